@@ -1,0 +1,104 @@
+// The native C interface of hakmem.
+//
+// Every function here may be called from any thread at any time, from C or
+// C++, before the program's constructors have run and after its destructors
+// have. None of them throws. Sizes and alignments are in bytes.
+//
+// A program that links hakmem, or runs with it preloaded, also gets malloc,
+// free and the rest of that family, and operator new and delete, from the same
+// heap: a block from any of them may be given back through any other.
+
+#ifndef HAKMEM_SHIM_HAKMEM_H_
+#define HAKMEM_SHIM_HAKMEM_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Returns a block of at least `size` bytes, aligned to 16 bytes (8 when `size`
+// is 8 or less), or a null pointer with errno set to ENOMEM. A size of 0 gives
+// a block that is distinct from every other live block and has to be freed.
+void* hak_alloc(size_t size);
+
+// As hak_alloc(). `site_id` names the place in the program that asks, and the
+// block has to go back through hak_free_at() with the same id, or through any
+// other function that frees.
+void* hak_alloc_at(size_t size, uintptr_t site_id);
+
+// As hak_alloc(count * size), with all bytes zero. A product that does not fit
+// into size_t fails with ENOMEM.
+void* hak_calloc(size_t count, size_t size);
+
+// Resizes a block to `size` bytes, keeping its contents up to the lesser of the
+// two sizes, and returns where it is now. On failure returns a null pointer
+// with errno set to ENOMEM and leaves the block as it was. A null `ptr` is
+// hak_alloc(size); a `size` of 0 with a non-null `ptr` frees the block and
+// returns a null pointer, as glibc does.
+void* hak_realloc(void* ptr, size_t size);
+
+// As hak_alloc(), aligned to `alignment`, which has to be a power of two;
+// otherwise returns a null pointer with errno set to EINVAL.
+void* hak_aligned_alloc(size_t alignment, size_t size);
+
+// Gives a block back. A null pointer is ignored; errno is left as it was. A
+// pointer that this heap did not hand out, or that was given back already and
+// whose second return is noticed, ends the program with one line on stderr.
+void hak_free(void* ptr);
+void hak_free_at(void* ptr, uintptr_t site_id);
+
+// How many bytes of the block at `ptr` the program may use: at least what it
+// asked for. 0 for a null pointer.
+size_t hak_usable_size(const void* ptr);
+
+// The stage this library was built as: "p0", "tls_tiny", "tls_l2", "tls_full"
+// or "unlocked". A library built "unlocked" may be used by one thread at a time
+// only.
+const char* hak_config(void);
+
+enum { HAK_POOL_TINY = 0, HAK_POOL_L2 = 1, HAK_POOL_L25 = 2, HAK_POOLS = 3 };
+
+typedef struct hak_pool_stats {
+  // 1 where the pool has thread caches, 0 where every call takes its lock; the
+  // counters below stay 0 then.
+  uint64_t cached;
+  // Calls that the calling thread's own magazines could not serve, so that they
+  // went on to the depot or to the slabs.
+  uint64_t alloc_misses;
+  uint64_t free_misses;
+  // Those of the above that found nothing in the depot, or no room, and took
+  // the pool's lock.
+  uint64_t refills;
+  uint64_t flushes;
+  // Blocks that magazines brought to threads, or took away from them. Each was
+  // a call that hit, so these are lower bounds of the hits; calls that only
+  // move up and down within a thread's magazines are not counted anywhere.
+  uint64_t blocks_loaded;
+  uint64_t blocks_unloaded;
+} hak_pool_stats;
+
+typedef struct hak_stats {
+  hak_pool_stats pools[HAK_POOLS];
+  uint64_t reserved_bytes;   // address space set aside for the arena
+  uint64_t committed_bytes;  // of it, what has been made accessible
+  uint64_t slab_bytes;       // granules held by slabs of the three pools
+  uint64_t large_bytes;      // granules held by live blocks above 1 MiB
+  uint64_t direct_bytes;     // mappings made outside of the arena
+  uint64_t free_dirty_bytes; // free granules that the system still backs
+  uint64_t depot_bytes;      // blocks that wait in the depots
+  uint64_t metadata_bytes;   // hakmem's own tables, as far as handed out
+} hak_stats;
+
+// Fills in the first `stats_size` bytes of `*stats`, which is sizeof(hak_stats)
+// as the caller was compiled, so that a newer library may append fields.
+// Returns 0, or EINVAL when `stats` is null. The figures are read while other
+// threads go on and so need not be of one instant.
+int hak_stats_get(hak_stats* stats, size_t stats_size);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif
+
+#endif  // HAKMEM_SHIM_HAKMEM_H_
