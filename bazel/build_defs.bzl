@@ -1,0 +1,87 @@
+"""What our BUILD files load: the allocator's compiler flags and the test macros."""
+
+load(":retarget.bzl", "compile_test", "retargeted_binary", "retargeted_test")
+
+# For the code that becomes malloc: no C++ run time, so no exceptions and RTTI.
+ALLOCATOR_COPTS = [
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-asynchronous-unwind-tables",
+]
+
+def stage_binary(name, binary, stage, **kwargs):
+    """The cc_binary `binary`, built for one stage whatever the command line says.
+
+    Args:
+      name: of the target.
+      binary: label of the cc_binary.
+      stage: unlocked, p0, tls_tiny, tls_l2 or tls_full.
+      **kwargs: data, visibility and what else every rule takes.
+    """
+    retargeted_binary(name = name, program = binary, stage = stage, **kwargs)
+
+def stage_test(name, test, stage, **kwargs):
+    """The cc_test `test`, built and run for one stage.
+
+    Args:
+      name: of the test, x_test.
+      test: label of the cc_test or cc_binary.
+      stage: unlocked, p0, tls_tiny, tls_l2 or tls_full.
+      **kwargs: args, data, env, size and what else every test takes.
+    """
+    retargeted_test(name = name, program = test, stage = stage, **kwargs)
+
+def helgrind_test(name, binary, stage = "", **kwargs):
+    """Runs `binary` under Helgrind; any report fails the test.
+
+    Args:
+      name: of the test, x_helgrind_test.
+      binary: label of the cc_binary or cc_test.
+      stage: stage to build it for; the command line's if empty.
+      **kwargs: args, data, env, size and what else every test takes.
+    """
+    retargeted_test(
+        name = name,
+        program = binary,
+        runner = "//bazel:helgrind",
+        stage = stage,
+        **kwargs
+    )
+
+def _sanitizer_test(name, test, sanitizer, options, env = {}, **kwargs):
+    retargeted_test(
+        name = name,
+        compiler = sanitizer,
+        env = dict(options, **env),
+        program = test,
+        **kwargs
+    )
+
+def tsan_test(name, test, **kwargs):
+    """Runs `test` built by clang with ThreadSanitizer, Abseil and GoogleTest included.
+
+    Args:
+      name: of the test, x_tsan_test.
+      test: label of the cc_test or cc_binary.
+      **kwargs: args, data, env, size, stage and what else every test takes.
+    """
+    options = {"TSAN_OPTIONS": "second_deadlock_stack=1:history_size=7"}
+    _sanitizer_test(name, test, "tsan", options, **kwargs)
+
+def asan_test(name, test, **kwargs):
+    """Runs `test` built by clang with AddressSanitizer. Arguments as in tsan_test."""
+    _sanitizer_test(name, test, "asan", {}, **kwargs)
+
+def ubsan_test(name, test, **kwargs):
+    """Runs `test` built by clang with UBSan, without recovery. Arguments as in tsan_test."""
+    _sanitizer_test(name, test, "ubsan", {"UBSAN_OPTIONS": "print_stacktrace=1"}, **kwargs)
+
+def clang_test(name, targets, **kwargs):
+    """Passes when clang compiles `targets` without a warning, -Wthread-safety included.
+
+    Args:
+      name: of the test, x_clang_test.
+      targets: labels of cc_libraries, cc_binaries and cc_tests.
+      **kwargs: size, stage and what else every test takes.
+    """
+    compile_test(name = name, compiler = "clang", targets = targets, **kwargs)
