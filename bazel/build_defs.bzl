@@ -9,35 +9,53 @@ ALLOCATOR_COPTS = [
     "-fno-asynchronous-unwind-tables",
 ]
 
-def stage_binary(name, binary, stage, **kwargs):
+# Marks what names its own build, for --build_tag_filters=-retargeted.
+_TAGS = ["retargeted"]
+
+def stage_binary(name, binary, stage, tags = [], **kwargs):
     """The cc_binary `binary`, built for one stage whatever the command line says.
 
     Args:
       name: of the target.
       binary: label of the cc_binary.
       stage: unlocked, p0, tls_tiny, tls_l2 or tls_full.
+      tags: as everywhere.
       **kwargs: data, visibility and what else every rule takes.
     """
-    retargeted_binary(name = name, program = binary, stage = stage, **kwargs)
+    retargeted_binary(
+        name = name,
+        program = binary,
+        stage = stage,
+        tags = tags + _TAGS,
+        **kwargs
+    )
 
-def stage_test(name, test, stage, **kwargs):
+def stage_test(name, test, stage, tags = [], **kwargs):
     """The cc_test `test`, built and run for one stage.
 
     Args:
       name: of the test, x_test.
       test: label of the cc_test or cc_binary.
       stage: unlocked, p0, tls_tiny, tls_l2 or tls_full.
+      tags: as everywhere.
       **kwargs: args, data, env, size and what else every test takes.
     """
-    retargeted_test(name = name, program = test, stage = stage, **kwargs)
+    retargeted_test(
+        name = name,
+        program = test,
+        stage = stage,
+        tags = tags + _TAGS,
+        **kwargs
+    )
 
-def helgrind_test(name, binary, stage = "", **kwargs):
+def helgrind_test(name, binary, stage = "", tags = [], **kwargs):
     """Runs `binary` under Helgrind; any report fails the test.
 
     Args:
       name: of the test, x_helgrind_test.
       binary: label of the cc_binary or cc_test.
       stage: stage to build it for; the command line's if empty.
+      tags: as everywhere.
       **kwargs: args, data, env, size and what else every test takes.
     """
     retargeted_test(
@@ -45,15 +63,26 @@ def helgrind_test(name, binary, stage = "", **kwargs):
         program = binary,
         runner = "//bazel:helgrind",
         stage = stage,
+        tags = tags + _TAGS,
         **kwargs
     )
 
-def _sanitizer_test(name, test, sanitizer, options, env = {}, **kwargs):
+# The stacks' line numbers come from binutils, which g++ brings, and not from an
+# LLVM package more. --config=asan, ubsan and tsan in .bazelrc say the same.
+_SYMBOLIZER = "external_symbolizer_path=/usr/bin/addr2line"
+_SANITIZER_ENV = {
+    "asan": {"ASAN_OPTIONS": _SYMBOLIZER},
+    "ubsan": {"UBSAN_OPTIONS": _SYMBOLIZER + ":print_stacktrace=1"},
+    "tsan": {"TSAN_OPTIONS": _SYMBOLIZER + ":second_deadlock_stack=1:history_size=7"},
+}
+
+def _sanitizer_test(name, test, sanitizer, env = {}, tags = [], **kwargs):
     retargeted_test(
         name = name,
         compiler = sanitizer,
-        env = dict(options, **env),
+        env = dict(_SANITIZER_ENV[sanitizer], **env),
         program = test,
+        tags = tags + _TAGS,
         **kwargs
     )
 
@@ -65,23 +94,29 @@ def tsan_test(name, test, **kwargs):
       test: label of the cc_test or cc_binary.
       **kwargs: args, data, env, size, stage and what else every test takes.
     """
-    options = {"TSAN_OPTIONS": "second_deadlock_stack=1:history_size=7"}
-    _sanitizer_test(name, test, "tsan", options, **kwargs)
+    _sanitizer_test(name, test, "tsan", **kwargs)
 
 def asan_test(name, test, **kwargs):
     """Runs `test` built by clang with AddressSanitizer. Arguments as in tsan_test."""
-    _sanitizer_test(name, test, "asan", {}, **kwargs)
+    _sanitizer_test(name, test, "asan", **kwargs)
 
 def ubsan_test(name, test, **kwargs):
     """Runs `test` built by clang with UBSan, without recovery. Arguments as in tsan_test."""
-    _sanitizer_test(name, test, "ubsan", {"UBSAN_OPTIONS": "print_stacktrace=1"}, **kwargs)
+    _sanitizer_test(name, test, "ubsan", **kwargs)
 
-def clang_test(name, targets, **kwargs):
+def clang_test(name, targets, tags = [], **kwargs):
     """Passes when clang compiles `targets` without a warning, -Wthread-safety included.
 
     Args:
       name: of the test, x_clang_test.
       targets: labels of cc_libraries, cc_binaries and cc_tests.
+      tags: as everywhere.
       **kwargs: size, stage and what else every test takes.
     """
-    compile_test(name = name, compiler = "clang", targets = targets, **kwargs)
+    compile_test(
+        name = name,
+        compiler = "clang",
+        tags = tags + _TAGS,
+        targets = targets,
+        **kwargs
+    )
