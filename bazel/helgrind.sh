@@ -21,5 +21,5 @@ suppressions="${BASH_SOURCE[0]%/*}/helgrind.supp"
 # and never see the code that is to be tested.
 exec valgrind --tool=helgrind --quiet --error-exitcode=99 \
   --soname-synonyms=somalloc=nouserintercepts \
-  --suppressions="$suppressions" --gen-suppressions=no \
+  --read-inline-info=no --suppressions="$suppressions" \
   "$program" "$@"
