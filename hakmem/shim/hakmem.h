@@ -81,14 +81,14 @@ typedef struct hak_pool_stats {
 
 typedef struct hak_stats {
   hak_pool_stats pools[HAK_POOLS];
-  uint64_t reserved_bytes;   // address space set aside for the arena
-  uint64_t committed_bytes;  // of it, what has been made accessible
-  uint64_t slab_bytes;       // granules held by slabs of the three pools
-  uint64_t large_bytes;      // granules held by live blocks above 1 MiB
-  uint64_t direct_bytes;     // mappings made outside of the arena
-  uint64_t free_dirty_bytes; // free granules that the system still backs
-  uint64_t depot_bytes;      // blocks that wait in the depots
-  uint64_t metadata_bytes;   // hakmem's own tables, as far as handed out
+  uint64_t reserved_bytes;    // address space set aside for the arena
+  uint64_t committed_bytes;   // of it, what has been made accessible
+  uint64_t slab_bytes;        // granules held by slabs of the three pools
+  uint64_t large_bytes;       // granules held by live blocks above 1 MiB
+  uint64_t direct_bytes;      // mappings made outside of the arena
+  uint64_t free_dirty_bytes;  // free granules that the system still backs
+  uint64_t depot_bytes;       // blocks that wait in the depots
+  uint64_t metadata_bytes;    // hakmem's own tables, as far as handed out
 } hak_stats;
 
 // Fills in the first `stats_size` bytes of `*stats`, which is sizeof(hak_stats)

@@ -1,0 +1,344 @@
+#include "hakmem/core/arena.h"
+
+#include <algorithm>
+
+#include "hakmem/core/os.h"
+#include "hakmem/core/report.h"
+
+namespace hakmem {
+
+constinit Arena arena;
+
+namespace {
+
+// The side tables become accessible for this many granules (2 GiB of arena) at
+// a time: five system calls, and 690 KiB of address space that stays untouched
+// until it is needed.
+constexpr uint32_t kTablesStep = 32768;
+
+// The arena becomes accessible in steps of at least this, and of an eighth of
+// what it is already: few calls for a large heap, little for a small one, whose
+// accessible part counts against RLIMIT_DATA.
+constexpr uint32_t kCommitStep = (4 << 20) / kGranuleSize;
+
+constexpr uint64_t kLeastArena = uint64_t{4} << 20;
+
+// Huge pages are 2 MiB: the arena begins at one.
+constexpr size_t kArenaAlignment = size_t{2} << 20;
+
+// Of what is live, this part may stay with the process as free memory.
+constexpr uint32_t kRetainedShare = 8;
+
+constexpr size_t PageUp(size_t bytes) {
+  return (bytes + os::kPageSize - 1) & ~(os::kPageSize - 1);
+}
+
+// Metadata's share of the reservation: a slab of the smallest blocks needs a
+// 56th, and magazines as much as the blocks that they hold, but only for what
+// is cached.
+constexpr size_t MetadataBytes(uint64_t arena_bytes) {
+  return std::max<size_t>(arena_bytes / 16, size_t{4} << 20);
+}
+
+}  // namespace
+
+void Arena::SetUp() {
+  Mutex::DetectValgrind();
+  options_ = ReadOptions();
+  uint64_t bytes = options_.arena_bytes & ~uint64_t{kGranuleSize - 1};
+  // Under a limit on address space leave half of it to everything else.
+  const size_t limit = os::AddressSpaceLimit();
+  while (bytes > limit / 2 && bytes > kLeastArena) bytes /= 2;
+  while (!Reserve(bytes)) {
+    bytes = (bytes / 2) & ~uint64_t{kGranuleSize - 1};
+    if (bytes < kLeastArena) break;
+  }
+  ready_.store(true, std::memory_order_release);
+}
+
+bool Arena::Reserve(uint64_t arena_bytes) {
+  const size_t granules = arena_bytes >> kGranuleShift;
+  const size_t class_bytes = PageUp(granules);
+  const size_t span_bytes = PageUp(granules * sizeof(uint32_t));
+  const size_t node_bytes = PageUp(granules * sizeof(RunTree::Node));
+  const size_t dirty_bytes = PageUp(granules / 8 + sizeof(uint64_t));
+  const size_t metadata_bytes = MetadataBytes(arena_bytes);
+  const size_t total = arena_bytes + class_bytes + span_bytes + node_bytes +
+                       dirty_bytes + metadata_bytes;
+  auto* const start = static_cast<char*>(os::Reserve(total, kArenaAlignment));
+  if (start == nullptr) return false;
+  char* next = start + arena_bytes;
+  const auto carve = [&next](size_t bytes) {
+    char* const piece = next;
+    next += bytes;
+    return piece;
+  };
+  class_map_ = reinterpret_cast<std::atomic<uint8_t>*>(carve(class_bytes));
+  span_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(span_bytes));
+  nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
+  dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  metadata_.Init(carve(metadata_bytes), metadata_bytes);
+  base_ = start;
+  limit_ = static_cast<uint32_t>(granules);
+  {
+    MutexLock lock(mu_);
+    free_.Init(nodes_);
+  }
+  view_.class_map.store(class_map_, std::memory_order_relaxed);
+  view_.base.store(reinterpret_cast<uintptr_t>(start),
+                   std::memory_order_release);
+  return true;
+}
+
+bool Arena::CommitTables(uint32_t granules) {
+  if (granules <= tables_frontier_) return true;
+  const uint32_t from = tables_frontier_;
+  const uint32_t to = std::min(
+      limit_, (granules + kTablesStep - 1) / kTablesStep * kTablesStep);
+  const auto commit = [from, to](auto* table, size_t numerator,
+                                 size_t denominator) {
+    auto* const bytes = reinterpret_cast<char*>(table);
+    const size_t begin = from * numerator / denominator;  // a page's multiple
+    const size_t end = PageUp((to * numerator + denominator - 1) / denominator);
+    return os::Commit(bytes + begin, end - begin);
+  };
+  if (!commit(class_map_, 1, 1) || !commit(span_map_, sizeof(uint32_t), 1) ||
+      !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8)) {
+    return false;
+  }
+  tables_frontier_ = to;
+  return true;
+}
+
+// Makes room at the end of the arena for a run of `granules`.
+bool Arena::Grow(uint32_t granules) {
+  // Granule 0 stays unused: 0 is the null of the tree.
+  const uint32_t first = std::max<uint32_t>(frontier_, 1);
+  uint32_t missing = granules;
+  if (first > 1 && IsFree(first - 1))
+    missing -= std::min(granules, free_.LengthAt(first - 1));
+  if (missing > limit_ - first) return false;
+  const uint32_t generous =
+      std::min(limit_ - first, std::max({missing, kCommitStep, frontier_ / 8}));
+  for (const uint32_t step : {generous, missing}) {
+    if (!CommitTables(first + step)) continue;
+    if (!os::Commit(AddressOf(frontier_),
+                    (first + step - frontier_) * kGranuleSize)) {
+      continue;
+    }
+    frontier_ = first + step;
+    view_.eighths.store((size_t{frontier_} << kGranuleShift) >> 3,
+                        std::memory_order_release);
+    InsertFree(first, step);
+    return true;
+  }
+  return false;
+}
+
+void Arena::InsertFree(uint32_t start, uint32_t length) {
+  if (start > 1 && IsFree(start - 1)) {
+    const uint32_t before = free_.LengthAt(start - 1);
+    start -= before;
+    length += before;
+    free_.Remove(start);
+  }
+  const uint32_t end = start + length;
+  if (end < frontier_ && IsFree(end)) {
+    length += free_.LengthAt(end);
+    free_.Remove(end);
+  }
+  free_.Insert(start, length);
+}
+
+void Arena::Count(const Span* span, int64_t granules) {
+  uint32_t& count =
+      span->kind == Span::Kind::kSlab ? slab_granules_ : large_granules_;
+  count = static_cast<uint32_t>(count + granules);
+}
+
+void Arena::Enter(Span* span, uint32_t from, uint32_t to) {
+  const uint32_t index = metadata_.IndexOf(span);
+  for (uint32_t g = from; g < to; ++g) {
+    span_map_[g].store(index, std::memory_order_relaxed);
+    if (span->size_class != kNoClass) {
+      class_map_[g].store(span->size_class, std::memory_order_relaxed);
+    }
+  }
+  Count(span, int64_t{to} - from);
+}
+
+void Arena::Leave(const Span* span, uint32_t from, uint32_t to) {
+  for (uint32_t g = from; g < to; ++g) {
+    span_map_[g].store(0, std::memory_order_relaxed);
+    if (span->size_class != kNoClass) {
+      class_map_[g].store(kNoClass, std::memory_order_relaxed);
+    }
+  }
+  Count(span, int64_t{from} - to);
+  MarkDirty(from, to - from);
+  InsertFree(from, to - from);
+}
+
+// Calls fn(word, mask) for the words of the dirty map that cover the granules.
+template <typename Fn>
+static void ForEachWord(uint64_t* map, uint32_t start, uint32_t length, Fn fn) {
+  const uint32_t end = start + length;
+  while (start < end) {
+    const uint32_t bit = start % 64;
+    const uint32_t count = std::min(64 - bit, end - start);
+    const uint64_t ones =
+        count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+    fn(map[start / 64], ones << bit);
+    start += count;
+  }
+}
+
+// Clears the marks of a run that is being handed out; says whether there were
+// any.
+bool Arena::TakeDirty(uint32_t start, uint32_t length) {
+  uint32_t taken = 0;
+  ForEachWord(dirty_, start, length, [&taken](uint64_t& word, uint64_t mask) {
+    taken += static_cast<uint32_t>(std::popcount(word & mask));
+    word &= ~mask;
+  });
+  dirty_granules_ -= taken;
+  return taken != 0;
+}
+
+void Arena::MarkDirty(uint32_t start, uint32_t length) {
+  ForEachWord(dirty_, start, length,
+              [](uint64_t& word, uint64_t mask) { word |= mask; });
+  dirty_granules_ += length;
+  dirty_end_ = std::max(dirty_end_, start + length);
+}
+
+bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
+                        bool* zeroed) {
+  if (!EnsureReady()) return false;
+  // The arena itself is aligned to kArenaAlignment only: what needs more is
+  // looked for among longer runs.
+  const auto align = static_cast<uint32_t>(std::max<size_t>(
+      1, std::min(alignment, kArenaAlignment) >> kGranuleShift));
+  const uint32_t search =
+      alignment <= kArenaAlignment
+          ? granules
+          : granules + static_cast<uint32_t>(alignment >> kGranuleShift);
+  MutexLock lock(mu_);
+  uint32_t run = free_.Find(search, align);
+  if (run == 0) {
+    if (!Grow(search + align - 1)) return false;
+    run = free_.Find(search, align);
+  }
+  const uint32_t length = free_.LengthAt(run);
+  uint32_t start = RunTree::AlignUp(run, align);
+  if (alignment > kArenaAlignment) {
+    const auto address = reinterpret_cast<uintptr_t>(AddressOf(run));
+    const uintptr_t aligned = (address + alignment - 1) & ~(alignment - 1);
+    start = run + static_cast<uint32_t>((aligned - address) >> kGranuleShift);
+  }
+  free_.Remove(run);
+  if (start != run) free_.Insert(run, start - run);
+  const uint32_t end = start + granules;
+  if (end != run + length) free_.Insert(end, run + length - end);
+  span->start = start;
+  span->granules = granules;
+  Enter(span, start, end);
+  const bool dirty = TakeDirty(start, granules);
+  if (zeroed != nullptr) *zeroed = !dirty;
+  return true;
+}
+
+void Arena::FreeRun(Span* span) {
+  MutexLock lock(mu_);
+  Leave(span, span->start, span->start + span->granules);
+  PurgeBeyondBound();
+}
+
+Span* Arena::FreeLarge(const void* block) {
+  MutexLock lock(mu_);
+  Span* const span = SpanOf(block);
+  if (span == nullptr || span->kind != Span::Kind::kLarge ||
+      AddressOf(span->start) != block) {
+    return nullptr;
+  }
+  Leave(span, span->start, span->start + span->granules);
+  PurgeBeyondBound();
+  return span;
+}
+
+bool Arena::ResizeRun(Span* span, uint32_t granules) {
+  MutexLock lock(mu_);
+  const uint32_t end = span->start + span->granules;
+  const uint32_t new_end = span->start + granules;
+  if (new_end < end) {
+    Leave(span, new_end, end);
+    PurgeBeyondBound();
+  } else if (new_end > end) {
+    if (end >= frontier_ || !IsFree(end)) return false;
+    const uint32_t length = free_.LengthAt(end);
+    if (length < new_end - end) return false;
+    free_.Remove(end);
+    if (end + length != new_end) {
+      free_.Insert(new_end, end + length - new_end);
+    }
+    TakeDirty(end, new_end - end);
+    Enter(span, end, new_end);
+  }
+  span->granules = granules;
+  return true;
+}
+
+void Arena::PurgeBeyondBound() {
+  const size_t live = slab_granules_ + large_granules_;
+  const size_t bound =
+      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+  if (dirty_granules_ <= bound) return;
+  // A little more than needed, so that the next free does not come here again.
+  PurgeLocked(bound - bound / 4);
+}
+
+// From the top down: allocation takes the lowest addresses first, so the
+// highest are wanted last.
+size_t Arena::PurgeLocked(size_t keep) {
+  const uint32_t before = dirty_granules_;
+  uint32_t end = dirty_end_;
+  while (dirty_granules_ > keep && end > 0) {
+    const uint64_t word = dirty_[(end - 1) / 64]
+                          << (63 - (end - 1) % 64);  // bit end-1 on top
+    if (word == 0) {
+      end = (end - 1) / 64 * 64;
+      continue;
+    }
+    end -= static_cast<uint32_t>(std::countl_zero(word));
+    // [start, end) is dirty, and no longer than what is to go.
+    uint32_t start = end;
+    while (start > 0 && end - start < dirty_granules_ - keep &&
+           ((dirty_[(start - 1) / 64] >> ((start - 1) % 64)) & 1) != 0) {
+      --start;
+    }
+    if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
+    TakeDirty(start, end - start);
+    end = start;
+  }
+  dirty_end_ = end;
+  return size_t{before - dirty_granules_} * kGranuleSize;
+}
+
+size_t Arena::Purge(size_t keep) {
+  MutexLock lock(mu_);
+  return PurgeLocked(keep >> kGranuleShift);
+}
+
+Arena::Stats Arena::GetStats() {
+  MutexLock lock(mu_);
+  Stats stats;
+  stats.reserved_bytes = size_t{limit_} * kGranuleSize;
+  stats.committed_bytes = size_t{frontier_} * kGranuleSize;
+  stats.slab_bytes = size_t{slab_granules_} * kGranuleSize;
+  stats.large_bytes = size_t{large_granules_} * kGranuleSize;
+  stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
+  stats.metadata_bytes = metadata_.used_bytes();
+  return stats;
+}
+
+}  // namespace hakmem

@@ -1,0 +1,193 @@
+// The arena: one reservation of address space, cut into granules of 64 KiB.
+//
+// It hands out runs of granules and keeps, beside them, what every granule
+// holds: the class map, one byte a granule, which the fast path of free reads,
+// and the span map, which leads from any address to the run it belongs to.
+
+#ifndef HAKMEM_CORE_ARENA_H_
+#define HAKMEM_CORE_ARENA_H_
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/base/call_once.h"
+#include "absl/base/thread_annotations.h"
+#include "hakmem/core/metadata.h"
+#include "hakmem/core/mutex.h"
+#include "hakmem/core/options.h"
+#include "hakmem/core/run_tree.h"
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// A run of granules that is in use. Lives in metadata.
+struct Span {
+  enum class Kind : uint8_t { kSlab, kLarge };
+
+  uint32_t start;  // first granule
+  uint32_t granules;
+  Kind kind;
+  uint8_t size_class;  // of a slab; kNoClass for a large block
+};
+
+// What the fast path of free reads, all of it written once or growing only.
+// Before the arena exists no address is inside of it.
+struct ArenaView {
+  std::atomic<uintptr_t> base{0};
+  std::atomic<uintptr_t> eighths{0};  // accessible bytes, divided by 8
+  std::atomic<const std::atomic<uint8_t>*> class_map{nullptr};
+};
+
+// Thread safety: every function may be called from any thread. Invariants:
+//  1. A granule below the frontier is either in one span, and the span map
+//     says which, or in one free run of the tree, and the span map says 0.
+//  2. No two free runs touch each other.
+//  3. The class map is not 0 for exactly the granules of slabs.
+//  4. A dirty granule is free and may hold old data; every other free granule
+//     reads as zero.
+class Arena {
+ public:
+  constexpr Arena() = default;
+
+  // Reads the options and makes the reservation, the first time. False when
+  // the system granted none, however small.
+  bool EnsureReady() {
+    if (!ready_.load(std::memory_order_acquire)) {
+      absl::call_once(once_, [this] { SetUp(); });
+    }
+    return view_.base.load(std::memory_order_relaxed) != 0;
+  }
+
+  // Takes `granules` granules, the first of them at an address that is a
+  // multiple of `alignment` bytes, and enters `span` in the maps: with the
+  // kind and class that it names, and with start and granules filled in.
+  // `*zeroed`, unless null, says whether all of it reads as zero. False, and
+  // nothing changed, when there is no such run.
+  bool AllocateRun(Span* span, uint32_t granules, size_t alignment,
+                   bool* zeroed) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Gives the span's granules back. The span itself stays the caller's.
+  void FreeRun(Span* span) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Finds the span whose first byte `block` is, a large block, and takes it
+  // out of the maps; the granules are free again. Null when there is none.
+  Span* FreeLarge(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Changes a span's length in place, cutting off its end or taking from the
+  // free run behind it. False, and nothing changed, when that is not free.
+  bool ResizeRun(Span* span, uint32_t granules) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Returns free memory to the system until at most `keep` bytes of it are
+  // left; says how many bytes went.
+  size_t Purge(size_t keep) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Whether `address` lies in the accessible part of the arena.
+  bool Contains(const void* address) const {
+    const uintptr_t offset = reinterpret_cast<uintptr_t>(address) -
+                             view_.base.load(std::memory_order_relaxed);
+    return (offset >> 3) < view_.eighths.load(std::memory_order_relaxed);
+  }
+
+  // The class of the slab that `address` lies in; kNoClass for anything else,
+  // also for addresses outside of the arena and for those that are not a
+  // multiple of 8, which no block is. The test is part of the fast path: the
+  // rotation carries the three lowest bits to the top, where they put the
+  // offset out of range, so that one comparison covers both.
+  SizeClass ClassOf(const void* address) const {
+    const uintptr_t offset = reinterpret_cast<uintptr_t>(address) -
+                             view_.base.load(std::memory_order_relaxed);
+    const uintptr_t eighth = std::rotr(offset, 3);
+    if (eighth >= view_.eighths.load(std::memory_order_relaxed)) [[unlikely]] {
+      return kNoClass;
+    }
+    return view_.class_map
+        .load(std::memory_order_relaxed)[eighth >> (kGranuleShift - 3)]
+        .load(std::memory_order_relaxed);
+  }
+
+  // The span that `address` lies in, or null. `address` must be in the arena.
+  // The answer holds while the caller owns a block of the span or the lock of
+  // the pool whose slab it is.
+  Span* SpanOf(const void* address) const {
+    const uint32_t index =
+        span_map_[(static_cast<const char*>(address) - base_) >> kGranuleShift]
+            .load(std::memory_order_relaxed);
+    return index == 0 ? nullptr
+                      : static_cast<Span*>(metadata_.FromIndex(index));
+  }
+
+  char* AddressOf(uint32_t granule) const {
+    return base_ + (size_t{granule} << kGranuleShift);
+  }
+
+  // Metadata and options; valid once EnsureReady() has returned true.
+  Metadata& metadata() { return metadata_; }
+  const Options& options() const { return options_; }
+
+  struct Stats {
+    size_t reserved_bytes;
+    size_t committed_bytes;
+    size_t slab_bytes;
+    size_t large_bytes;
+    size_t dirty_bytes;
+    size_t metadata_bytes;
+  };
+  Stats GetStats() ABSL_LOCKS_EXCLUDED(mu_);
+
+  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+
+ private:
+  void SetUp();
+  bool Reserve(uint64_t arena_bytes);
+  bool CommitTables(uint32_t granules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Grow(uint32_t granules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Enter(Span* span, uint32_t from, uint32_t to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Leave(const Span* span, uint32_t from, uint32_t to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Count(const Span* span, int64_t granules)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void InsertFree(uint32_t start, uint32_t length)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool TakeDirty(uint32_t start, uint32_t length)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkDirty(uint32_t start, uint32_t length)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsFree(uint32_t granule) const {
+    return span_map_[granule].load(std::memory_order_relaxed) == 0;
+  }
+
+  ArenaView view_;
+  std::atomic<bool> ready_{false};
+  absl::once_flag once_;
+
+  // Set by SetUp() and constant after it.
+  Options options_;
+  Metadata metadata_;
+  char* base_ = nullptr;
+  uint32_t limit_ = 0;  // granules reserved
+  std::atomic<uint8_t>* class_map_ = nullptr;
+  std::atomic<uint32_t>* span_map_ = nullptr;
+  RunTree::Node* nodes_ = nullptr;
+  uint64_t* dirty_ = nullptr;
+
+  Mutex mu_;
+  RunTree free_ ABSL_GUARDED_BY(mu_);
+  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // granules accessible
+  uint32_t tables_frontier_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
+  uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t slab_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+// The arena of this process.
+extern constinit Arena arena;
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_ARENA_H_

@@ -1,0 +1,78 @@
+// The cached variant of a pool: thread caches and a depot over a locked pool.
+
+#ifndef HAKMEM_CORE_CACHED_POOL_H_
+#define HAKMEM_CORE_CACHED_POOL_H_
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "hakmem/core/depot.h"
+#include "hakmem/core/locked_pool.h"
+#include "hakmem/core/thread_cache.h"
+
+namespace hakmem {
+
+// The slow paths behind ThreadCache::Pop() and Push(), for the classes of one
+// pool.
+//
+// Thread safety: every function may be called from any thread, with that
+// thread's cache. The locked pool's lock is taken only when the depot has
+// nothing, or no room. Invariant: a block is in the program's hands, in one
+// magazine, or free in its slab.
+class CachedPool {
+ public:
+  static constexpr bool kCached = true;
+
+  explicit constexpr CachedPool(LockedPool& backend) : backend_(backend) {}
+
+  const PoolGeometry& geometry() const { return backend_.geometry(); }
+  LockedPool& backend() { return backend_; }
+
+  // A block of the class, or null when memory has run out. For a bin that is
+  // empty.
+  void* Allocate(ThreadCache& cache, SizeClass size_class);
+
+  // Takes a block of the class back. For a bin that is full.
+  void Free(ThreadCache& cache, SizeClass size_class, void* block);
+
+  // Gives up all bins that this pool has in `cache`, whose thread is ending or
+  // is gone.
+  void Flush(ThreadCache& cache);
+
+  // Gives all magazines of the depots back to the slabs. Says how many blocks.
+  size_t DrainDepots();
+
+  // Bytes of blocks that wait in the depots, and room for them in threads.
+  size_t budget_used() const {
+    return static_cast<size_t>(std::max<int64_t>(0, budget_.used()));
+  }
+
+ private:
+  Depot& depot(SizeClass size_class) {
+    return depots_[size_class - geometry().first_class];
+  }
+  uint32_t FullCapacity(SizeClass size_class) const;
+  void Prepare(ThreadCache& cache, SizeClass size_class);
+  void NoteMiss(ThreadCache::Bin& bin, SizeClass size_class);
+  bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
+  Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,
+                      uint32_t family);
+  void ReturnBlocks(SizeClass size_class, Magazine* magazine);
+  void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);
+  void Review(SizeClass size_class);
+  size_t BytesOf(SizeClass size_class, const Magazine* magazine) const {
+    return magazine->count * ClassSize(size_class);
+  }
+
+  LockedPool& backend_;
+  CacheBudget budget_;
+  std::atomic<bool> prepared_{false};
+  std::array<Depot, kMaxPoolClasses> depots_;
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_CACHED_POOL_H_

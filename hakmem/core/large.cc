@@ -1,0 +1,184 @@
+#include "hakmem/core/large.h"
+
+#include <algorithm>
+
+#include "hakmem/core/arena.h"
+#include "hakmem/core/os.h"
+#include "hakmem/core/report.h"
+
+namespace hakmem {
+
+constinit DirectMappings direct_mappings;
+
+namespace {
+
+constexpr uintptr_t kGone = 1;
+constexpr size_t kFirstCapacity = os::kPageSize / 16;
+
+// Mappings start at pages, so the low bits say nothing.
+size_t Hash(uintptr_t address) {
+  return static_cast<size_t>((address >> 12) * 0x9E3779B97F4A7C15u >> 20);
+}
+
+// Granules for `size` bytes, or 0 when that is more than any arena holds.
+uint32_t GranulesFor(size_t size) {
+  constexpr size_t kMost = size_t{1} << 31;
+  const size_t granules =
+      (size >> kGranuleShift) + ((size & (kGranuleSize - 1)) != 0 ? 1 : 0);
+  return granules < kMost ? static_cast<uint32_t>(std::max<size_t>(granules, 1))
+                          : 0;
+}
+
+// Ends the program for a pointer that is no block: says which kind of error it
+// is as far as the maps can tell.
+[[noreturn]] void DieOfBadPointer(const void* block) {
+  if (!arena.Contains(block)) {
+    Die("not a block of this heap: foreign or freed pointer", block);
+  }
+  if (reinterpret_cast<uintptr_t>(block) % 8 != 0) {
+    Die("misaligned pointer, no block begins", block);
+  }
+  const Span* const span = arena.SpanOf(block);
+  if (span != nullptr) {
+    Die("pointer into the middle of a large block,", block);
+  }
+  Die("double free of a large block, or a pointer that never was one,", block);
+}
+
+}  // namespace
+
+DirectMappings::Entry* DirectMappings::Find(uintptr_t address) {
+  if (capacity_ == 0) return nullptr;
+  for (size_t i = Hash(address);; ++i) {
+    Entry& entry = table_[i & (capacity_ - 1)];
+    if (entry.address == address) return &entry;
+    if (entry.address == 0) return nullptr;
+  }
+}
+
+void DirectMappings::Insert(Entry entry) {
+  for (size_t i = Hash(entry.address);; ++i) {
+    Entry& slot = table_[i & (capacity_ - 1)];
+    if (slot.address > kGone) continue;
+    if (slot.address == 0) ++filled_;
+    slot = entry;
+    ++live_;
+    return;
+  }
+}
+
+// Keeps a quarter of the table empty, so that searches end soon; entries that
+// are gone go at each rebuilding.
+bool DirectMappings::MakeRoom() {
+  if (capacity_ != 0 && (filled_ + 1) * 4 <= capacity_ * 3) return true;
+  const size_t new_capacity =
+      capacity_ == 0 ? kFirstCapacity
+                     : (live_ * 2 >= capacity_ ? capacity_ * 2 : capacity_);
+  void* const memory = os::Map(new_capacity * sizeof(Entry), os::kPageSize);
+  if (memory == nullptr) return false;
+  Entry* const old_table = table_;
+  const size_t old_capacity = capacity_;
+  table_ = static_cast<Entry*>(memory);
+  capacity_ = new_capacity;
+  filled_ = live_ = 0;
+  for (size_t i = 0; i < old_capacity; ++i) {
+    if (old_table[i].address > kGone) Insert(old_table[i]);
+  }
+  if (old_table != nullptr) {
+    os::Unmap(old_table, old_capacity * sizeof(Entry));
+  }
+  return true;
+}
+
+void* DirectMappings::Map(size_t bytes, size_t alignment) {
+  if (bytes > SIZE_MAX - os::kPageSize) return nullptr;
+  bytes =
+      (std::max<size_t>(bytes, 1) + os::kPageSize - 1) & ~(os::kPageSize - 1);
+  void* const block = os::Map(bytes, alignment);
+  if (block == nullptr) return nullptr;
+  MutexLock lock(mu_);
+  if (!MakeRoom()) {
+    os::Unmap(block, bytes);
+    return nullptr;
+  }
+  Insert({reinterpret_cast<uintptr_t>(block), bytes});
+  mapped_.fetch_add(bytes, std::memory_order_relaxed);
+  return block;
+}
+
+bool DirectMappings::Unmap(const void* block) {
+  size_t bytes = 0;
+  {
+    MutexLock lock(mu_);
+    Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
+    if (entry == nullptr) return false;
+    bytes = entry->bytes;
+    entry->address = kGone;
+    --live_;
+    mapped_.fetch_sub(bytes, std::memory_order_relaxed);
+  }
+  os::Unmap(const_cast<void*>(block), bytes);
+  return true;
+}
+
+size_t DirectMappings::SizeOf(const void* block) {
+  MutexLock lock(mu_);
+  const Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
+  return entry == nullptr ? 0 : entry->bytes;
+}
+
+void* AllocateLarge(size_t size, size_t alignment, bool* zeroed) {
+  if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) return nullptr;
+  const uint32_t granules = GranulesFor(size);
+  if (granules != 0 && arena.EnsureReady()) {
+    void* const memory = arena.metadata().Allocate(Metadata::kUnit);
+    static_assert(sizeof(Span) <= Metadata::kUnit);
+    if (memory != nullptr) {
+      auto* const span = static_cast<Span*>(memory);
+      span->kind = Span::Kind::kLarge;
+      span->size_class = kNoClass;
+      if (arena.AllocateRun(span, granules, alignment, zeroed)) {
+        return arena.AddressOf(span->start);
+      }
+      arena.metadata().Free(memory, Metadata::kUnit);
+    }
+  }
+  if (arena.options().direct_maps == 0) return nullptr;
+  if (zeroed != nullptr) *zeroed = true;
+  return direct_mappings.Map(size, alignment);
+}
+
+void FreeLarge(void* block) {
+  if (arena.Contains(block)) {
+    Span* const span = arena.FreeLarge(block);
+    if (span == nullptr) DieOfBadPointer(block);
+    arena.metadata().Free(span, Metadata::kUnit);
+  } else if (!direct_mappings.Unmap(block)) {
+    DieOfBadPointer(block);
+  }
+}
+
+size_t LargeSize(const void* block) {
+  if (arena.Contains(block)) {
+    const Span* const span = arena.SpanOf(block);
+    if (span == nullptr || span->kind != Span::Kind::kLarge ||
+        arena.AddressOf(span->start) != block) {
+      DieOfBadPointer(block);
+    }
+    return span->granules * kGranuleSize;
+  }
+  const size_t size = direct_mappings.SizeOf(block);
+  if (size == 0) DieOfBadPointer(block);
+  return size;
+}
+
+bool ResizeLargeInPlace(void* block, size_t size) {
+  if (!arena.Contains(block)) {
+    return size <= LargeSize(block) && size >= LargeSize(block) / 2;
+  }
+  LargeSize(block);  // ends the program when it is no block
+  const uint32_t granules = GranulesFor(size);
+  return granules != 0 && arena.ResizeRun(arena.SpanOf(block), granules);
+}
+
+}  // namespace hakmem

@@ -1,0 +1,82 @@
+// Large blocks: what is above 1 MiB, or aligned beyond what slabs give, and
+// whatever the arena has no room for.
+//
+// A large block is a run of granules of its own. Its memory stays with the
+// arena when it is freed, within the arena's bound, so that a program which
+// keeps replacing large buffers does not pay for fresh pages each time. What
+// does not fit into the arena, of any size, is a direct mapping of the system:
+// slower, and as correct.
+
+#ifndef HAKMEM_CORE_LARGE_H_
+#define HAKMEM_CORE_LARGE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "hakmem/core/mutex.h"
+
+namespace hakmem {
+
+// The direct mappings, by address: an open hash table in memory of its own.
+//
+// Thread safety: every function may be called from any thread.
+class DirectMappings {
+ public:
+  constexpr DirectMappings() = default;
+
+  // Maps at least `bytes` zeroed bytes at a multiple of `alignment`, a power of
+  // two. Null when the system refuses.
+  void* Map(size_t bytes, size_t alignment) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Unmaps the block; false when it is none of these.
+  bool Unmap(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Size of the block in bytes, or 0 when it is none of these.
+  size_t SizeOf(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+
+  size_t mapped_bytes() const {
+    return mapped_.load(std::memory_order_relaxed);
+  }
+
+  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+
+ private:
+  struct Entry {
+    uintptr_t address;  // 0: never used; kGone: used before
+    size_t bytes;
+  };
+
+  Entry* Find(uintptr_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Insert(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  Mutex mu_;
+  Entry* table_ ABSL_GUARDED_BY(mu_) = nullptr;
+  size_t capacity_ ABSL_GUARDED_BY(mu_) = 0;  // a power of two, or 0
+  size_t filled_ ABSL_GUARDED_BY(mu_) = 0;    // entries that are not 0
+  size_t live_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<size_t> mapped_{0};
+};
+
+extern constinit DirectMappings direct_mappings;
+
+// A block of at least `size` bytes at a multiple of `alignment`, a power of
+// two, or null. `*zeroed`, unless null, says whether it reads as zero.
+void* AllocateLarge(size_t size, size_t alignment, bool* zeroed);
+
+// Takes back a block that is in no slab. Ends the program with one line when
+// `block` was not handed out by hakmem or is free already.
+void FreeLarge(void* block);
+
+// Bytes of a block that is in no slab. Ends the program when it is no block.
+size_t LargeSize(const void* block);
+
+// Resizes a block that is in no slab without moving it; false when that cannot
+// be done and the block is as it was.
+bool ResizeLargeInPlace(void* block, size_t size);
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_LARGE_H_

@@ -1,0 +1,101 @@
+// The locked variant of a pool, and the back end of its cached variant: slabs
+// of every class of the pool behind one Mutex.
+
+#ifndef HAKMEM_CORE_LOCKED_POOL_H_
+#define HAKMEM_CORE_LOCKED_POOL_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "hakmem/core/mutex.h"
+#include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/slab.h"
+
+namespace hakmem {
+
+class ThreadCache;
+
+// Hands out blocks of the classes of one geometry.
+//
+// Thread safety: every function may be called from any thread; each takes the
+// pool's lock, and below it the arena's when a slab comes or goes. Invariants:
+//  1. A slab with all blocks taken is in no list; the first block that comes
+//     back puts it into one.
+//  2. A slab with all blocks free is its class's active slab, or is given back
+//     to the arena.
+class LockedPool {
+ public:
+  explicit constexpr LockedPool(const PoolGeometry& geometry,
+                                Mutex::Locking locking = Mutex::Locking::kFull)
+      : geometry_(geometry), mu_(locking) {}
+
+  const PoolGeometry& geometry() const { return geometry_; }
+
+  // A block of the class, or null when memory has run out.
+  void* Allocate(SizeClass size_class) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Takes back a block of the class. Ends the program when it is none, or is
+  // free already.
+  void Free(SizeClass size_class, void* block) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Takes up to `count` blocks at once and writes them to out[0...]. Returns
+  // how many; fewer than asked for only when memory has run out. The last one
+  // has the lowest address of its slab.
+  uint32_t AllocateBatch(SizeClass size_class, void** out, uint32_t count)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Free() for all of blocks[0..count), under one lock.
+  void FreeBatch(SizeClass size_class, void* const* blocks, uint32_t count)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Gives the arena all slabs that have no block in use. Says how many bytes.
+  size_t ReleaseEmptySlabs() ABSL_LOCKS_EXCLUDED(mu_);
+
+  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+
+  // What a stage calls, the same for every variant of a pool; this one has no
+  // use for the calling thread's cache.
+  static constexpr bool kCached = false;
+  void* Allocate(ThreadCache&, SizeClass size_class) {
+    return Allocate(size_class);
+  }
+  void Free(ThreadCache&, SizeClass size_class, void* block) {
+    Free(size_class, block);
+  }
+  LockedPool& backend() { return *this; }
+  size_t DrainDepots() { return 0; }
+  size_t budget_used() const { return 0; }
+
+ private:
+  // Partly used slabs stand in lists by how full they are, in eighths, so that
+  // a refill takes from the fullest ones and the emptiest get their chance to
+  // become free.
+  static constexpr uint32_t kBuckets = 8;
+
+  struct ClassState {
+    Slab* active = nullptr;  // blocks are taken from here
+    std::array<Slab*, kBuckets> lists{};
+  };
+
+  ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return classes_[size_class - geometry_.first_class];
+  }
+  // Gives the class an active slab with a free block; false when memory has
+  // run out.
+  bool Activate(ClassState& state, SizeClass size_class)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FreeLocked(SizeClass size_class, void* block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Puts a slab that is not active where its number of free blocks says.
+  void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  const PoolGeometry geometry_;
+  Mutex mu_;
+  std::array<ClassState, kMaxPoolClasses> classes_ ABSL_GUARDED_BY(mu_){};
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_LOCKED_POOL_H_

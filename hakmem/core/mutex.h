@@ -1,0 +1,105 @@
+// The lock of every pool: absl::Mutex, made safe to use inside a malloc and
+// explained to Helgrind.
+//
+// Thread safety: as absl::Mutex. Invariants:
+//  1. The fast paths of allocation and free take no Mutex.
+//  2. At most one pool's Mutex is held at a time; below it may be taken, in
+//     this order, the arena's and then the metadata's. Only LockForFork()
+//     takes more.
+//  3. A Mutex is never destroyed: the allocator outlives every destructor.
+
+#ifndef HAKMEM_CORE_MUTEX_H_
+#define HAKMEM_CORE_MUTEX_H_
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace hakmem {
+
+class ABSL_LOCKABLE Mutex {
+ public:
+  // A pool that is built without its lock, to measure the lock's price, says
+  // kNone. It may be used by one thread at a time.
+  enum class Locking { kFull, kNone };
+
+  explicit constexpr Mutex(Locking locking = Locking::kFull)
+      : mu_(absl::kConstInit), enabled_(locking == Locking::kFull) {}
+  ~Mutex() {}
+  Mutex(const Mutex&) = delete;
+  Mutex& operator=(const Mutex&) = delete;
+
+  // Waits for the lock. Called again on a thread that holds it between
+  // LockForFork() and its end, does nothing: fork handlers of the program may
+  // allocate.
+  void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (!enabled_) return;
+    if (!mu_.TryLock()) {
+      LockSlow();
+      return;
+    }
+    if (on_valgrind_) NoteAcquired();
+  }
+
+  void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    if (!enabled_ || in_fork_) return;
+    if (on_valgrind_) NoteReleasing();
+    mu_.Unlock();
+  }
+
+  // Says to the compiler's analysis that the lock is held here.
+  void AssertHeld() const ABSL_ASSERT_EXCLUSIVE_LOCK() {}
+
+  // To be called once all Mutexes are locked, before fork(): until the
+  // matching EndFork*() this thread passes through every Lock() and Unlock().
+  static void BeginFork() { in_fork_ = true; }
+  static void EndFork() { in_fork_ = false; }
+
+  // In the child of a fork: makes the lock anew. Whoever waited for it in the
+  // parent does not exist here, so it cannot be unlocked in the usual way.
+  void Remake();
+
+  // Asks once whether this process runs under Valgrind. Before the first
+  // contention; by the arena's set-up.
+  static void DetectValgrind();
+  static bool on_valgrind() { return on_valgrind_; }
+
+ private:
+  void LockSlow();
+  void NoteAcquired();
+  void NoteReleasing();
+
+  // A union, so that no destructor runs at exit.
+  union {
+    absl::Mutex mu_;
+  };
+  bool enabled_;
+
+  static constinit bool on_valgrind_;
+  static constinit thread_local bool in_fork_
+      __attribute__((tls_model("initial-exec")));
+};
+
+class ABSL_SCOPED_LOCKABLE MutexLock {
+ public:
+  explicit MutexLock(Mutex& mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu) : mu_(mu) {
+    mu_.Lock();
+  }
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mu_.Unlock(); }
+  MutexLock(const MutexLock&) = delete;
+  MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mu_;
+};
+
+// Tells Helgrind, which does not know atomics, that everything before Release
+// on `object` happened before everything after the Acquire that saw it. For
+// the lock-free structures. Nothing outside of Valgrind.
+void HelgrindRelease(const void* object);
+void HelgrindAcquire(const void* object);
+// Tells Helgrind that `size` bytes at `object` are atomics, not data.
+void HelgrindIgnore(const void* object, size_t size);
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_MUTEX_H_

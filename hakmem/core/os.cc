@@ -1,0 +1,64 @@
+#include "hakmem/core/os.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+
+#include <cstdint>
+
+namespace hakmem::os {
+namespace {
+
+void* MapAligned(size_t bytes, size_t alignment, int protection) {
+  // One page more than alignment asks for is never needed: mappings start at
+  // pages.
+  const size_t slack = alignment > kPageSize ? alignment - kPageSize : 0;
+  if (bytes > SIZE_MAX - slack) return nullptr;
+  void* const raw = mmap(nullptr, bytes + slack, protection,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  if (slack == 0) return raw;
+  const auto begin = reinterpret_cast<uintptr_t>(raw);
+  const uintptr_t start = (begin + alignment - 1) & ~(alignment - 1);
+  const size_t before = start - begin;
+  const size_t after = slack - before;
+  if (before != 0) Unmap(raw, before);
+  if (after != 0) Unmap(reinterpret_cast<void*>(start + bytes), after);
+  return reinterpret_cast<void*>(start);
+}
+
+}  // namespace
+
+void* Reserve(size_t bytes, size_t alignment) {
+  return MapAligned(bytes, alignment, PROT_NONE);
+}
+
+bool Commit(void* start, size_t bytes) {
+  return mprotect(start, bytes, PROT_READ | PROT_WRITE) == 0;
+}
+
+bool Purge(void* start, size_t bytes) {
+  return madvise(start, bytes, MADV_DONTNEED) == 0;
+}
+
+void* Map(size_t bytes, size_t alignment) {
+  return MapAligned(bytes, alignment, PROT_READ | PROT_WRITE);
+}
+
+void Unmap(void* start, size_t bytes) { munmap(start, bytes); }
+
+size_t PhysicalMemory() {
+  struct sysinfo info;
+  if (sysinfo(&info) != 0) return size_t{1} << 30;
+  return static_cast<size_t>(info.totalram) * info.mem_unit;
+}
+
+size_t AddressSpaceLimit() {
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
+    return SIZE_MAX;
+  }
+  return limit.rlim_cur;
+}
+
+}  // namespace hakmem::os

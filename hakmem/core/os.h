@@ -1,0 +1,38 @@
+// The system calls that hakmem makes for memory. Sizes in bytes, addresses and
+// sizes multiples of the page size. Safe from any thread; none allocates. Each
+// leaves errno as the system set it.
+
+#ifndef HAKMEM_CORE_OS_H_
+#define HAKMEM_CORE_OS_H_
+
+#include <cstddef>
+
+namespace hakmem::os {
+
+inline constexpr size_t kPageSize = 4096;
+
+// Sets address space aside without making it accessible. The start is a
+// multiple of `alignment`, a power of two. Null on failure.
+void* Reserve(size_t bytes, size_t alignment);
+
+// Makes a part of a reservation readable and writable; its pages read as zero.
+[[nodiscard]] bool Commit(void* start, size_t bytes);
+
+// Gives the pages back to the system; they stay accessible and read as zero.
+// False when the system refused and the contents are still there.
+[[nodiscard]] bool Purge(void* start, size_t bytes);
+
+// A fresh zeroed mapping whose start is a multiple of `alignment`, or null.
+void* Map(size_t bytes, size_t alignment);
+
+void Unmap(void* start, size_t bytes);
+
+// The machine's memory in bytes, for defaults that scale with it.
+size_t PhysicalMemory();
+
+// The limit on this process's address space in bytes (RLIMIT_AS), or SIZE_MAX.
+size_t AddressSpaceLimit();
+
+}  // namespace hakmem::os
+
+#endif  // HAKMEM_CORE_OS_H_

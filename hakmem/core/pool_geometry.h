@@ -1,0 +1,44 @@
+// What makes one pool different from another. A pool crate is this, a locked
+// and a cached variant made from it, its tests and its benchmark.
+
+#ifndef HAKMEM_CORE_POOL_GEOMETRY_H_
+#define HAKMEM_CORE_POOL_GEOMETRY_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// The most classes that one pool may span.
+inline constexpr SizeClass kMaxPoolClasses = 21;
+
+struct PoolGeometry {
+  SizeClass first_class;
+  SizeClass last_class;
+  // Index among the pools, 0 to kPools - 1; counters are kept under it.
+  uint32_t index;
+  // A thread's magazine begins with room for this many blocks.
+  uint32_t first_capacity;
+  // It grows while it misses, to this many bytes of blocks (though always to
+  // kLeastFullCapacity blocks).
+  size_t magazine_bytes;
+  // The pool's part of what all threads together may cache, in eighths.
+  uint32_t budget_eighths;
+
+  constexpr bool Contains(SizeClass size_class) const {
+    return size_class >= first_class && size_class <= last_class;
+  }
+  constexpr SizeClass classes() const { return last_class - first_class + 1; }
+};
+
+inline constexpr uint32_t kPools = 3;
+
+// Every magazine may grow to this many blocks, however large they are: with
+// fewer, a thread that frees and allocates at random misses too often.
+inline constexpr uint32_t kLeastFullCapacity = 6;
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_POOL_GEOMETRY_H_

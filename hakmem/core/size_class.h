@@ -1,0 +1,174 @@
+// Size classes: the table that says which block size serves which request.
+//
+// Sizes double from group to group and every group is split into four equal
+// steps, so that rounding up wastes at most a fifth of a block; the bottom is
+// spaced by 16 bytes, below it stands one class of 8. The three pools share the
+// table: a pool is a range of classes (see pool_geometry.h).
+//
+// Everything here is constexpr and has no state.
+
+#ifndef HAKMEM_CORE_SIZE_CLASS_H_
+#define HAKMEM_CORE_SIZE_CLASS_H_
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+namespace hakmem {
+
+// 0 is no class: in the arena's class map it marks what takes the slow path.
+using SizeClass = uint32_t;
+
+inline constexpr SizeClass kNoClass = 0;
+inline constexpr SizeClass kNumClasses = 62;  // with kNoClass
+
+// The last class of each pool, and its block size in bytes.
+inline constexpr SizeClass kLastTinyClass = 21;
+inline constexpr SizeClass kLastL2Class = 41;
+inline constexpr SizeClass kLastL25Class = 61;
+inline constexpr size_t kMaxTinySize = 1024;
+inline constexpr size_t kMaxL2Size = 32 * 1024;
+inline constexpr size_t kMaxPooledSize = 1024 * 1024;
+
+// A granule is the arena's unit: every slab is a run of whole granules.
+inline constexpr int kGranuleShift = 16;
+inline constexpr size_t kGranuleSize = size_t{1} << kGranuleShift;
+
+namespace size_class_internal {
+
+// The class for a size above 128 bytes, by its leading bits: two of them choose
+// the step within the group. Right for every size from 129 on.
+constexpr SizeClass ClassByBits(size_t size) {
+  const size_t last = size - 1;
+  const int top_bit = std::bit_width(last) - 1;
+  return static_cast<SizeClass>(4 * top_bit - 22 +
+                                static_cast<int>(last >> (top_bit - 2)));
+}
+
+constexpr SizeClass ClassByRule(size_t size) {
+  if (size <= 8) return 1;
+  if (size <= 128) return static_cast<SizeClass>(1 + (size + 15) / 16);
+  return ClassByBits(size);
+}
+
+constexpr size_t SizeByRule(SizeClass size_class) {
+  if (size_class == kNoClass) return 0;
+  if (size_class == 1) return 8;
+  if (size_class <= 9) return (size_class - 1) * size_t{16};
+  const SizeClass step = size_class - 10;
+  const size_t group = size_t{128} << (step / 4);
+  return group + (step % 4 + 1) * (group / 4);
+}
+
+// Slabs are as short as they can be while their tail, which no block fits,
+// stays within a sixteenth: a short slab becomes empty sooner. Up to 32 KiB
+// they hold at least four blocks, so that one visit to the arena serves
+// several.
+constexpr uint32_t GranulesByRule(SizeClass size_class) {
+  const size_t size = SizeByRule(size_class);
+  const size_t least_blocks = size <= kMaxL2Size ? 4 : 1;
+  for (uint32_t granules = 1;; ++granules) {
+    const size_t span = granules * kGranuleSize;
+    if (span / size >= least_blocks && span % size * 16 <= span) {
+      return granules;
+    }
+  }
+}
+
+struct ClassInfo {
+  uint32_t size;      // bytes a block
+  uint32_t granules;  // granules a slab
+  uint32_t blocks;    // blocks a slab
+  // Rounded up 2^40 / (size / 8): turns an offset into the block's index.
+  uint64_t reciprocal;
+};
+
+inline constexpr int kReciprocalShift = 40;
+
+constexpr std::array<ClassInfo, kNumClasses> MakeClassInfo() {
+  std::array<ClassInfo, kNumClasses> info{};
+  for (SizeClass c = 1; c < kNumClasses; ++c) {
+    const size_t size = SizeByRule(c);
+    const uint32_t granules = GranulesByRule(c);
+    info[c].size = static_cast<uint32_t>(size);
+    info[c].granules = granules;
+    info[c].blocks = static_cast<uint32_t>(granules * kGranuleSize / size);
+    info[c].reciprocal =
+        ((uint64_t{1} << kReciprocalShift) + size / 8 - 1) / (size / 8);
+  }
+  return info;
+}
+
+inline constexpr std::array<ClassInfo, kNumClasses> kClassInfo =
+    MakeClassInfo();
+
+// Indexed by (size + 7) / 8, for sizes to kMaxTinySize: the fast path's table.
+constexpr std::array<uint8_t, kMaxTinySize / 8 + 1> MakeSmallTable() {
+  std::array<uint8_t, kMaxTinySize / 8 + 1> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = static_cast<uint8_t>(ClassByRule(i * 8));
+  }
+  return table;
+}
+
+inline constexpr std::array<uint8_t, kMaxTinySize / 8 + 1> kSmallTable =
+    MakeSmallTable();
+
+}  // namespace size_class_internal
+
+// The smallest class whose blocks hold `size` bytes. `size` must be at most
+// kMaxTinySize; 0 is served as 1.
+constexpr SizeClass SmallSizeToClass(size_t size) {
+  return size_class_internal::kSmallTable[(size + 7) >> 3];
+}
+
+// As SmallSizeToClass(), for a size above 128 bytes and at most kMaxPooledSize.
+constexpr SizeClass MediumSizeToClass(size_t size) {
+  return size_class_internal::ClassByBits(size);
+}
+
+// As SmallSizeToClass(), for any size up to kMaxPooledSize.
+constexpr SizeClass SizeToClass(size_t size) {
+  return size <= kMaxTinySize ? SmallSizeToClass(size)
+                              : MediumSizeToClass(size);
+}
+
+// Bytes of a block of this class.
+constexpr size_t ClassSize(SizeClass size_class) {
+  return size_class_internal::kClassInfo[size_class].size;
+}
+
+// Granules of a slab of this class.
+constexpr uint32_t SlabGranules(SizeClass size_class) {
+  return size_class_internal::kClassInfo[size_class].granules;
+}
+
+// Blocks of a slab of this class.
+constexpr uint32_t SlabBlocks(SizeClass size_class) {
+  return size_class_internal::kClassInfo[size_class].blocks;
+}
+
+// offset / ClassSize(size_class), for an offset within a slab of the class.
+constexpr uint32_t BlockIndex(SizeClass size_class, size_t offset) {
+  return static_cast<uint32_t>(
+      ((offset >> 3) *
+       size_class_internal::kClassInfo[size_class].reciprocal) >>
+      size_class_internal::kReciprocalShift);
+}
+
+// The smallest class whose blocks hold `size` bytes and all lie at multiples of
+// `alignment`, or kNoClass when there is none. `alignment` is a power of two,
+// `size` at most kMaxPooledSize. Slabs begin at granules, so a class serves an
+// alignment up to a granule exactly when its block size is a multiple of it.
+constexpr SizeClass AlignedSizeToClass(size_t size, size_t alignment) {
+  if (alignment > kGranuleSize) return kNoClass;
+  for (SizeClass c = SizeToClass(size == 0 ? 1 : size); c < kNumClasses; ++c) {
+    if (ClassSize(c) % alignment == 0) return c;
+  }
+  return kNoClass;
+}
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SIZE_CLASS_H_

@@ -1,0 +1,72 @@
+// A slab: a span that is divided into blocks of one size class.
+//
+// Which of its blocks are free stands in a bitmap beside the arena, so that
+// neither handing blocks out nor taking them back touches the blocks.
+
+#ifndef HAKMEM_CORE_SLAB_H_
+#define HAKMEM_CORE_SLAB_H_
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "hakmem/core/arena.h"
+#include "hakmem/core/metadata.h"
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// Thread safety: none of its own; the lock of its pool guards it. Invariants:
+//  1. Bit i of the bitmap is set if and only if block i is free, and free_count
+//     counts the set bits. Bits beyond the last block are never set.
+//  2. Every set bit lies at first_word or later.
+//  3. A slab is linked into a list exactly while it has free blocks and is not
+//     its class's active slab.
+struct Slab : Span {
+  uint16_t blocks;
+  uint16_t free_count;
+  uint16_t first_word;
+  uint8_t bucket;  // the list it is in
+  Slab* next;
+  Slab* previous;
+  uint64_t free_bits[1];  // as many words as WordCount()
+
+  static constexpr size_t WordCount(SizeClass size_class) {
+    return (SlabBlocks(size_class) + 63) / 64;
+  }
+  static size_t MetadataBytes(SizeClass size_class);
+
+  // A slab of this class with all of its blocks free, or null when memory has
+  // run out.
+  static Slab* Create(SizeClass size_class);
+  // Gives the granules back to the arena, and the slab to the metadata.
+  static void Destroy(Slab* slab);
+
+  // Takes up to `count` free blocks, the lowest addresses, and writes them to
+  // the end of `out[0..count)`, the lowest last: a magazine is consumed from
+  // its top. Returns how many.
+  uint32_t Take(void** out, uint32_t count);
+
+  // Takes one free block; there must be one.
+  void* TakeOne();
+
+  // Marks a block free. Ends the program when `block` is no block of this
+  // slab, or is free already.
+  void Put(void* block);
+};
+
+inline void* Slab::TakeOne() {
+  uint32_t word = first_word;
+  while (free_bits[word] == 0) ++word;
+  const uint64_t bits = free_bits[word];
+  free_bits[word] = bits & (bits - 1);
+  first_word = static_cast<uint16_t>(word);
+  --free_count;
+  const size_t index =
+      word * 64 + static_cast<uint32_t>(std::countr_zero(bits));
+  return arena.AddressOf(start) + index * ClassSize(size_class);
+}
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SLAB_H_

@@ -1,0 +1,169 @@
+#include "hakmem/core/thread_cache.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+
+#include "absl/base/call_once.h"
+#include "hakmem/core/arena.h"
+#include "hakmem/core/cached_pool.h"
+
+namespace hakmem {
+
+namespace thread_cache_internal {
+
+constinit NoMagazine no_magazine = {};
+
+}  // namespace thread_cache_internal
+
+constinit thread_local ThreadCache thread_cache;
+
+// All caches that are in use, and the counters of those that were.
+class ThreadRegistry {
+ public:
+  constexpr ThreadRegistry() = default;
+
+  void Add(ThreadCache* cache) {
+    MutexLock lock(mu_);
+    cache->next_ = first_;
+    cache->previous_ = nullptr;
+    if (first_ != nullptr) first_->previous_ = cache;
+    first_ = cache;
+  }
+
+  void Remove(ThreadCache* cache) {
+    MutexLock lock(mu_);
+    (cache->previous_ != nullptr ? cache->previous_->next_ : first_) =
+        cache->next_;
+    if (cache->next_ != nullptr) cache->next_->previous_ = cache->previous_;
+    for (uint32_t pool = 0; pool < kPools; ++pool) {
+      cache->counters_[pool].AddTo(ended_[pool]);
+    }
+  }
+
+  void Sum(uint32_t pool, CacheCounters& sum) {
+    MutexLock lock(mu_);
+    ended_[pool].AddTo(sum);
+    for (ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      c->counters_[pool].AddTo(sum);
+    }
+  }
+
+  // Any cache but `own`, or null.
+  ThreadCache* Other(const ThreadCache* own) {
+    MutexLock lock(mu_);
+    return first_ != own || first_ == nullptr ? first_ : first_->next_;
+  }
+
+  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+
+ private:
+  Mutex mu_;
+  ThreadCache* first_ ABSL_GUARDED_BY(mu_) = nullptr;
+  std::array<CacheCounters, kPools> ended_ ABSL_GUARDED_BY(mu_);
+};
+
+namespace {
+
+constinit ThreadRegistry registry;
+
+// The key whose destructor flushes a thread's cache.
+absl::once_flag exit_key_once;
+pthread_key_t exit_key;
+bool exit_key_made = false;
+
+void** const kNoSlots = thread_cache_internal::no_magazine.slots;
+
+}  // namespace
+
+void CacheCounters::AddTo(CacheCounters& sum) const {
+  const auto add = [](const std::atomic<uint64_t>& from,
+                      std::atomic<uint64_t>& to) {
+    Add(to, from.load(std::memory_order_relaxed));
+  };
+  add(alloc_misses, sum.alloc_misses);
+  add(free_misses, sum.free_misses);
+  add(refills, sum.refills);
+  add(flushes, sum.flushes);
+  add(blocks_loaded, sum.blocks_loaded);
+  add(blocks_unloaded, sum.blocks_unloaded);
+}
+
+bool ThreadCache::Activate() {
+  if (state_ != State::kNew || !arena.EnsureReady()) return false;
+  absl::call_once(exit_key_once, [] {
+    exit_key_made = pthread_key_create(&exit_key, &OnThreadExit) == 0;
+  });
+  if (!exit_key_made) {
+    state_ = State::kUncached;
+    return false;
+  }
+  // Active first: pthread_setspecific() may allocate, and comes back to here.
+  state_ = State::kActive;
+  HelgrindIgnore(counters_.data(), sizeof(counters_));
+  registry.Add(this);
+  if (pthread_setspecific(exit_key, this) != 0) {
+    Retire();
+    return false;
+  }
+  return true;
+}
+
+// Runs after the destructors of C++ thread_local objects, among those of
+// pthread keys. What still allocates or frees on this thread after it is served
+// by the locked pools: there may be no further round of destructors that could
+// flush a cache again.
+void ThreadCache::OnThreadExit(void* cache) {
+  static_cast<ThreadCache*>(cache)->Retire();
+}
+
+void ThreadCache::FlushBins() {
+  for (CachedPool* pool : pools_) {
+    if (pool != nullptr) pool->Flush(*this);
+  }
+  pools_ = {};
+}
+
+void ThreadCache::Retire() {
+  state_ = State::kUncached;
+  FlushBins();
+  registry.Remove(this);
+}
+
+Magazine* ThreadCache::Close(SizeClass size_class) {
+  Magazine* const magazine =
+      bins_[size_class].current.load(std::memory_order_relaxed);
+  void** const top = top_[size_class].load(std::memory_order_relaxed);
+  if (magazine == nullptr) return nullptr;
+  if (top != kNoSlots) {
+    magazine->count = static_cast<uint16_t>(top - magazine->slots);
+    std::atomic_signal_fence(std::memory_order_seq_cst);
+    top_[size_class].store(kNoSlots, std::memory_order_release);
+    limit_[size_class].store(kNoSlots, std::memory_order_release);
+  }
+  return magazine;
+}
+
+void ThreadCache::Open(SizeClass size_class, Magazine* magazine,
+                       uint32_t capacity) {
+  const uint32_t room = std::max<uint32_t>(
+      magazine->count, std::min(capacity, magazine->capacity()));
+  bins_[size_class].current.store(magazine, std::memory_order_release);
+  limit_[size_class].store(magazine->slots + room, std::memory_order_release);
+  top_[size_class].store(magazine->slots + magazine->count,
+                         std::memory_order_release);
+}
+
+void ThreadCache::AdoptOrphans() {
+  while (ThreadCache* const orphan = registry.Other(&thread_cache)) {
+    orphan->Retire();
+  }
+}
+
+void ThreadCache::SumCounters(uint32_t pool, CacheCounters& sum) {
+  registry.Sum(pool, sum);
+}
+
+Mutex& ThreadCache::registry_mutex() { return registry.mutex(); }
+
+}  // namespace hakmem

@@ -1,0 +1,195 @@
+// The calling thread's free blocks: one bin a size class.
+//
+// A bin is two magazines, of which the fast path sees the current one as a pair
+// of pointers, top and limit. Both stand in static thread-local storage in
+// arrays of their own, so that a class is an index and nothing has to be
+// multiplied. Every thread's bins start at one shared magazine without room,
+// which is empty and full at once: a first call takes the slow path like any
+// other, and needs no test of its own.
+
+#ifndef HAKMEM_CORE_THREAD_CACHE_H_
+#define HAKMEM_CORE_THREAD_CACHE_H_
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "hakmem/core/magazine.h"
+#include "hakmem/core/mutex.h"
+#include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+class CachedPool;
+
+// Counters of one pool in one thread; written by the thread alone, read by
+// anybody.
+struct CacheCounters {
+  std::atomic<uint64_t> alloc_misses{0};
+  std::atomic<uint64_t> free_misses{0};
+  std::atomic<uint64_t> refills{0};
+  std::atomic<uint64_t> flushes{0};
+  std::atomic<uint64_t> blocks_loaded{0};
+  std::atomic<uint64_t> blocks_unloaded{0};
+
+  void AddTo(CacheCounters& sum) const;
+  // An increment by the only writer: no locked instruction.
+  static void Add(std::atomic<uint64_t>& counter, uint64_t n) {
+    counter.store(counter.load(std::memory_order_relaxed) + n,
+                  std::memory_order_relaxed);
+  }
+};
+
+// Thread safety: belongs to its thread. Others read the counters, and the child
+// of a fork takes over the caches of threads that it does not have: therefore
+// every step leaves a block in one place at most (invariant 3). Invariants:
+//  1. top[c][-1] is a block of class c, or null when the bin is empty.
+//  2. limit[c] - top[c] is the room in the current magazine.
+//  3. A magazine is taken out of its bin before it is put anywhere else, and a
+//     slot is written before top includes it.
+//  4. Class 0 is always empty and always full: so is everything that has to see
+//     a free.
+class ThreadCache {
+ public:
+  enum class State : uint8_t {
+    kNew,      // registered nowhere
+    kActive,   // has bins; will be flushed at the thread's end
+    kBusy,     // active, and inside a slow path
+    kUncached  // is ending, or cannot be told when it ends: has no bins
+  };
+
+  struct Bin {
+    std::atomic<Magazine*> current{nullptr};
+    std::atomic<Magazine*> previous{nullptr};
+    uint32_t capacity = 0;  // blocks a magazine; 0 until it is first used
+    uint32_t misses = 0;    // since it last grew
+  };
+
+  constexpr ThreadCache();
+
+  // The fast path of allocation: a block, or null when the slow path has to be
+  // taken.
+  void* Pop(SizeClass size_class) {
+    void** const top = top_[size_class].load(std::memory_order_relaxed);
+    void* const block = top[-1];
+    if (block == nullptr) [[unlikely]]
+      return nullptr;
+    top_[size_class].store(top - 1, std::memory_order_relaxed);
+    return block;
+  }
+
+  // The fast path of free: false when the slow path has to be taken.
+  bool Push(SizeClass size_class, void* block) {
+    void** const top = top_[size_class].load(std::memory_order_relaxed);
+    if (top == limit_[size_class].load(std::memory_order_relaxed))
+        [[unlikely]] {
+      return false;
+    }
+    *top = block;
+    top_[size_class].store(top + 1, std::memory_order_release);
+    return true;
+  }
+
+  // For the length of a slow path that works on bins. A lock that has to wait
+  // may set itself up by allocating (see mutex.cc), in the middle of one: that
+  // inner call finds the bins busy, and the pools' locks serve it.
+  class Use {
+   public:
+    explicit Use(ThreadCache& cache)
+        : cache_(cache), granted_(cache.EnsureActive()) {
+      if (granted_) cache_.state_ = State::kBusy;
+    }
+    ~Use() {
+      if (granted_) cache_.state_ = State::kActive;
+    }
+    Use(const Use&) = delete;
+    Use& operator=(const Use&) = delete;
+    // False when this thread may not use bins, for now or for ever.
+    bool granted() const { return granted_; }
+
+   private:
+    ThreadCache& cache_;
+    const bool granted_;
+  };
+
+  Bin& bin(SizeClass size_class) { return bins_[size_class]; }
+  CacheCounters& counters(uint32_t pool) { return counters_[pool]; }
+
+  // Notes that `pool` has bins here.
+  void Join(CachedPool* pool, uint32_t index) { pools_[index] = pool; }
+
+  // Takes the current magazine off the fast path, with its count up to date,
+  // and returns it; null when there is none. The bin keeps it as current.
+  Magazine* Close(SizeClass size_class);
+
+  // Puts `magazine` on the fast path as current, with room for at least
+  // `capacity` blocks if it has that.
+  void Open(SizeClass size_class, Magazine* magazine, uint32_t capacity);
+
+  // Gives the blocks of all bins back to their pools. The bins start anew.
+  void FlushBins();
+
+  // FlushBins(), and no bins again.
+  void Retire();
+
+  // In the child of a fork: takes the blocks of all other threads over. Their
+  // threads do not exist here.
+  static void AdoptOrphans();
+
+  // The sums over all threads, those that have ended included.
+  static void SumCounters(uint32_t pool, CacheCounters& sum);
+
+  static Mutex& registry_mutex();
+
+ private:
+  template <size_t... kClass>
+  explicit constexpr ThreadCache(std::index_sequence<kClass...>);
+
+  bool EnsureActive() { return state_ == State::kActive || Activate(); }
+  bool Activate();
+  static void OnThreadExit(void* cache);
+
+  std::array<std::atomic<void**>, kNumClasses> top_;
+  std::array<std::atomic<void**>, kNumClasses> limit_;
+
+  State state_ = State::kNew;
+  std::array<CachedPool*, kPools> pools_{};
+  ThreadCache* next_ = nullptr;
+  ThreadCache* previous_ = nullptr;
+  std::array<Bin, kNumClasses> bins_;
+  std::array<CacheCounters, kPools> counters_;
+
+  friend class ThreadRegistry;
+};
+
+namespace thread_cache_internal {
+
+// The shared magazine without room. `floor` is never anything but null.
+struct NoMagazine {
+  void* floor;
+  void* slots[1];
+};
+extern constinit NoMagazine no_magazine;
+
+}  // namespace thread_cache_internal
+
+template <size_t... kClass>
+constexpr ThreadCache::ThreadCache(std::index_sequence<kClass...>)
+    : top_{((void)kClass, thread_cache_internal::no_magazine.slots)...},
+      limit_{((void)kClass, thread_cache_internal::no_magazine.slots)...} {}
+
+constexpr ThreadCache::ThreadCache()
+    : ThreadCache(std::make_index_sequence<kNumClasses>()) {}
+
+// The calling thread's. Initial-exec: hakmem is linked or preloaded, so its
+// thread-local storage is there from the start, and reaching it takes no call.
+extern constinit thread_local ThreadCache thread_cache
+    __attribute__((tls_model("initial-exec")));
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_THREAD_CACHE_H_

@@ -1,0 +1,221 @@
+#include "hakmem/shim/heap.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "hakmem/shim/stage.h"
+
+namespace hakmem::heap {
+namespace {
+
+// The program's errno, kept over a call that promises not to touch it.
+class ErrnoKeeper {
+ public:
+  ErrnoKeeper() : saved_(errno) {}
+  ~ErrnoKeeper() { errno = saved_; }
+  ErrnoKeeper(const ErrnoKeeper&) = delete;
+  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
+
+ private:
+  const int saved_;
+};
+
+// A block from the class's bin or, past it, its pool; null when memory has run
+// out.
+void* AllocateFromClass(SizeClass size_class) {
+  void* const block = thread_cache.Pop(size_class);
+  if (block != nullptr) return block;
+  if (size_class <= kLastTinyClass)
+    return tiny_pool.Allocate(thread_cache, size_class);
+  if (size_class <= kLastL2Class)
+    return l2_pool.Allocate(thread_cache, size_class);
+  return l25_pool.Allocate(thread_cache, size_class);
+}
+
+// Brings all memory that only waits for reuse back to the arena: this thread's
+// magazines, the depots, slabs without a block in use.
+void Reclaim() {
+  thread_cache.FlushBins();
+  const auto reclaim = [](auto& pool) {
+    pool.DrainDepots();
+    pool.backend().ReleaseEmptySlabs();
+  };
+  reclaim(tiny_pool);
+  reclaim(l2_pool);
+  reclaim(l25_pool);
+}
+
+void* OutOfMemory() {
+  errno = ENOMEM;
+  return nullptr;
+}
+
+// What every allocation comes to that no bin and no pool could serve. A block
+// of any size may be a run of its own or a direct mapping, so small ones go on
+// too when the arena is full or was never granted.
+void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
+                   bool* zeroed) {
+  if (size > PTRDIFF_MAX) return OutOfMemory();
+  const ErrnoKeeper keeper;
+  void* block = AllocateLarge(size, alignment, zeroed);
+  if (block != nullptr) return block;
+  Reclaim();
+  if (size_class != kNoClass) block = AllocateFromClass(size_class);
+  if (block != nullptr) {
+    if (zeroed != nullptr) *zeroed = false;
+    return block;
+  }
+  return AllocateLarge(size, alignment, zeroed);
+}
+
+void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
+  void* block = AllocateFromClass(size_class);
+  if (block != nullptr) return block;
+  block = AllocateLast(size_class, size, alignment, nullptr);
+  return block != nullptr ? block : OutOfMemory();
+}
+
+}  // namespace
+
+[[gnu::noinline]] void* AllocateSlow(size_t size) {
+  return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
+}
+
+[[gnu::noinline]] void* AllocateMedium(size_t size) {
+  if (size <= kMaxPooledSize) [[likely]] {
+    const SizeClass size_class = MediumSizeToClass(size);
+    void* const block = thread_cache.Pop(size_class);
+    if (block != nullptr) [[likely]]
+      return block;
+    return AllocateClassOrLast(size_class, size, 16);
+  }
+  void* const block = AllocateLast(kNoClass, size, 16, nullptr);
+  return block != nullptr ? block : OutOfMemory();
+}
+
+[[gnu::noinline]] void FreeSlow(void* block) {
+  if (block == nullptr) return;
+  const ErrnoKeeper keeper;
+  const SizeClass size_class = arena.ClassOf(block);
+  if (size_class == kNoClass) {
+    FreeLarge(block);
+  } else if (size_class <= kLastTinyClass) {
+    tiny_pool.Free(thread_cache, size_class, block);
+  } else if (size_class <= kLastL2Class) {
+    l2_pool.Free(thread_cache, size_class, block);
+  } else {
+    l25_pool.Free(thread_cache, size_class, block);
+  }
+}
+
+void* AllocateZeroed(size_t count, size_t size) {
+  size_t bytes = 0;
+  if (__builtin_mul_overflow(count, size, &bytes)) return OutOfMemory();
+  if (bytes <= kMaxPooledSize) {
+    void* const block = Allocate(bytes);
+    // A block that was mapped directly is zero already: too rare to ask.
+    return block == nullptr ? nullptr : std::memset(block, 0, bytes);
+  }
+  bool zeroed = false;
+  void* const block = AllocateLast(kNoClass, bytes, 16, &zeroed);
+  if (block == nullptr) return OutOfMemory();
+  return zeroed ? block : std::memset(block, 0, bytes);
+}
+
+void* AllocateAligned(size_t alignment, size_t size) {
+  if (alignment <= 16) return Allocate(std::max(size, alignment));
+  if (size <= kMaxPooledSize) {
+    const SizeClass size_class = AlignedSizeToClass(size, alignment);
+    if (size_class != kNoClass) {
+      return AllocateClassOrLast(size_class, size, alignment);
+    }
+  }
+  void* const block = AllocateLast(kNoClass, size, alignment, nullptr);
+  return block != nullptr ? block : OutOfMemory();
+}
+
+size_t UsableSize(const void* block) {
+  if (block == nullptr) return 0;
+  const SizeClass size_class = arena.ClassOf(block);
+  return size_class != kNoClass ? ClassSize(size_class) : LargeSize(block);
+}
+
+void* Reallocate(void* block, size_t size) {
+  if (block == nullptr) return Allocate(size);
+  if (size == 0) {
+    Free(block);
+    return nullptr;
+  }
+  const size_t old_size = UsableSize(block);
+  const bool pooled = arena.ClassOf(block) != kNoClass;
+  if (pooled) {
+    // A block shrinks in place while at least half of it stays in use.
+    if (size <= old_size && size >= old_size / 2) return block;
+  } else if (size > kMaxPooledSize && size <= PTRDIFF_MAX) {
+    const ErrnoKeeper keeper;
+    if (ResizeLargeInPlace(block, size)) return block;
+  }
+  void* const moved = Allocate(size);
+  if (moved == nullptr) return nullptr;
+  std::memcpy(moved, block, std::min(size, old_size));
+  Free(block);
+  return moved;
+}
+
+const char* StageName() { return kStageName; }
+
+namespace {
+
+// All locks, in the one order in which more than one may be held.
+template <typename Fn>
+void ForEachMutex(Fn fn) {
+  fn(ThreadCache::registry_mutex());
+  fn(tiny_pool.backend().mutex());
+  fn(l2_pool.backend().mutex());
+  fn(l25_pool.backend().mutex());
+  fn(arena.mutex());
+  fn(direct_mappings.mutex());
+  fn(arena.metadata().mutex());
+}
+
+void BeforeFork() {
+  ForEachMutex([](Mutex& mu) ABSL_NO_THREAD_SAFETY_ANALYSIS { mu.Lock(); });
+  Mutex::BeginFork();
+}
+
+void AfterForkInParent() {
+  Mutex::EndFork();
+  ForEachMutex([](Mutex& mu) ABSL_NO_THREAD_SAFETY_ANALYSIS { mu.Unlock(); });
+}
+
+void AfterForkInChild() {
+  ForEachMutex([](Mutex& mu) { mu.Remake(); });
+  Mutex::EndFork();
+  ThreadCache::AdoptOrphans();
+}
+
+}  // namespace
+
+void InstallForkHandlers() {
+  pthread_atfork(&BeforeFork, &AfterForkInParent, &AfterForkInChild);
+}
+
+void GetPoolCounters(uint32_t pool, PoolCounters& out) {
+  const auto read = [&out](const auto& of) {
+    out.cached = of.kCached;
+    out.budget_used = of.budget_used();
+  };
+  if (pool == tiny::kGeometry.index) {
+    read(tiny_pool);
+  } else if (pool == l2::kGeometry.index) {
+    read(l2_pool);
+  } else {
+    read(l25_pool);
+  }
+  ThreadCache::SumCounters(pool, out.counters);
+}
+
+}  // namespace hakmem::heap

@@ -1,0 +1,71 @@
+// The heap: the three pools of this stage, large blocks, and the routes between
+// them. All public calls, of hakmem.h, malloc.cc and new.cc, end here.
+//
+// The fast paths stand in this header, so that malloc() and free() are one
+// function each: some fifteen instructions without a lock, a shared line or a
+// stack frame. They are the same in every stage. A stage only decides which
+// pools give their bins any room; a bin without room always takes the slow
+// path, and the slow path leads to the locked pool.
+
+#ifndef HAKMEM_SHIM_HEAP_H_
+#define HAKMEM_SHIM_HEAP_H_
+
+#include <cstddef>
+
+#include "hakmem/core/core.h"
+
+namespace hakmem::heap {
+
+// The slow paths, out of line. Contracts as for Allocate() and Free().
+void* AllocateSlow(size_t size);
+void* AllocateMedium(size_t size);
+void FreeSlow(void* block);
+
+// A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null
+// with errno set to ENOMEM.
+inline void* Allocate(size_t size) {
+  if (size > kMaxTinySize) [[unlikely]]
+    return AllocateMedium(size);
+  void* const block = thread_cache.Pop(SmallSizeToClass(size));
+  if (block == nullptr) [[unlikely]]
+    return AllocateSlow(size);
+  return block;
+}
+
+// Takes a block back; null is ignored. errno is kept. Ends the program with one
+// line on stderr when `block` is seen to be no live block.
+inline void Free(void* block) {
+  if (!thread_cache.Push(arena.ClassOf(block), block)) [[unlikely]] {
+    FreeSlow(block);
+  }
+}
+
+// As Allocate(count * size), all bytes zero.
+void* AllocateZeroed(size_t count, size_t size);
+
+// As Allocate(), at a multiple of `alignment`, a power of two.
+void* AllocateAligned(size_t alignment, size_t size);
+
+// realloc(): see hak_realloc().
+void* Reallocate(void* block, size_t size);
+
+// Bytes of the block that may be used; 0 for null.
+size_t UsableSize(const void* block);
+
+// Name of the stage that this library was built as.
+const char* StageName();
+
+// Registers the handlers that keep the heap whole over fork(). Once, early.
+void InstallForkHandlers();
+
+// Counters of one pool; zero where it has no thread caches.
+struct PoolCounters {
+  bool cached;
+  size_t budget_used;
+  CacheCounters counters;
+};
+void GetPoolCounters(uint32_t pool, PoolCounters& out);
+
+}  // namespace hakmem::heap
+
+#endif  // HAKMEM_SHIM_HEAP_H_
