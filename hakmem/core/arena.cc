@@ -12,7 +12,7 @@ constinit Arena arena;
 namespace {
 
 // The side tables become accessible for this many granules (2 GiB of arena) at
-// a time: five system calls, and 690 KiB of address space that stays untouched
+// a time: three system calls, and 690 KiB of address space that stays untouched
 // until it is needed.
 constexpr uint32_t kTablesStep = 32768;
 
@@ -78,21 +78,27 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
   dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   metadata_.Init(carve(metadata_bytes), metadata_bytes);
+  // The class map is read for any address in the arena, so all of it has to be
+  // accessible; 16 bytes a MiB of arena, of which few are ever touched.
+  if (!os::Commit(class_map_, class_bytes)) {
+    os::Unmap(start, total);
+    return false;
+  }
   base_ = start;
   limit_ = static_cast<uint32_t>(granules);
   {
     MutexLock lock(mu_);
     free_.Init(nodes_);
   }
-  view_.class_map.store(class_map_, std::memory_order_relaxed);
-  view_.base.store(reinterpret_cast<uintptr_t>(start),
-                   std::memory_order_release);
+  view_ = {.base = reinterpret_cast<uintptr_t>(start),
+           .eighths = arena_bytes >> 3,
+           .class_map = class_map_};
   return true;
 }
 
 bool Arena::CommitTables(uint32_t granules) {
-  if (granules <= tables_frontier_) return true;
-  const uint32_t from = tables_frontier_;
+  const uint32_t from = tables_frontier_.load(std::memory_order_relaxed);
+  if (granules <= from) return true;
   const uint32_t to = std::min(
       limit_, (granules + kTablesStep - 1) / kTablesStep * kTablesStep);
   const auto commit = [from, to](auto* table, size_t numerator,
@@ -102,11 +108,11 @@ bool Arena::CommitTables(uint32_t granules) {
     const size_t end = PageUp((to * numerator + denominator - 1) / denominator);
     return os::Commit(bytes + begin, end - begin);
   };
-  if (!commit(class_map_, 1, 1) || !commit(span_map_, sizeof(uint32_t), 1) ||
+  if (!commit(span_map_, sizeof(uint32_t), 1) ||
       !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8)) {
     return false;
   }
-  tables_frontier_ = to;
+  tables_frontier_.store(to, std::memory_order_release);
   return true;
 }
 
@@ -127,8 +133,6 @@ bool Arena::Grow(uint32_t granules) {
       continue;
     }
     frontier_ = first + step;
-    view_.eighths.store((size_t{frontier_} << kGranuleShift) >> 3,
-                        std::memory_order_release);
     InsertFree(first, step);
     return true;
   }

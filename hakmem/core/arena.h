@@ -32,12 +32,26 @@ struct Span {
   uint8_t size_class;  // of a slab; kNoClass for a large block
 };
 
-// What the fast path of free reads, all of it written once or growing only.
-// Before the arena exists no address is inside of it.
+// What it takes to tell an address's class. Constant once the arena exists;
+// before that, no address is inside of it.
 struct ArenaView {
-  std::atomic<uintptr_t> base{0};
-  std::atomic<uintptr_t> eighths{0};  // accessible bytes, divided by 8
-  std::atomic<const std::atomic<uint8_t>*> class_map{nullptr};
+  uintptr_t base = 0;
+  uintptr_t eighths = 0;  // bytes reserved, divided by 8
+  const std::atomic<uint8_t>* class_map = nullptr;
+
+  // The class of the slab that `address` lies in; kNoClass for anything else,
+  // also for addresses outside of the arena and for those that are not a
+  // multiple of 8, which no block is. The rotation carries the three lowest
+  // bits to the top, where they put the offset out of range, so that one
+  // comparison covers both.
+  SizeClass ClassOf(const void* address) const {
+    const uintptr_t eighth =
+        std::rotr(reinterpret_cast<uintptr_t>(address) - base, 3);
+    if (eighth >= eighths) [[unlikely]]
+      return kNoClass;
+    return class_map[eighth >> (kGranuleShift - 3)].load(
+        std::memory_order_relaxed);
+  }
 };
 
 // Thread safety: every function may be called from any thread. Invariants:
@@ -57,7 +71,7 @@ class Arena {
     if (!ready_.load(std::memory_order_acquire)) {
       absl::call_once(once_, [this] { SetUp(); });
     }
-    return view_.base.load(std::memory_order_relaxed) != 0;
+    return base_ != nullptr;
   }
 
   // Takes `granules` granules, the first of them at an address that is a
@@ -83,37 +97,32 @@ class Arena {
   // left; says how many bytes went.
   size_t Purge(size_t keep) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Whether `address` lies in the accessible part of the arena.
-  bool Contains(const void* address) const {
-    const uintptr_t offset = reinterpret_cast<uintptr_t>(address) -
-                             view_.base.load(std::memory_order_relaxed);
-    return (offset >> 3) < view_.eighths.load(std::memory_order_relaxed);
+  // Empty, or as it will be for ever.
+  ArenaView view() const {
+    return ready_.load(std::memory_order_acquire) ? view_ : ArenaView();
   }
 
-  // The class of the slab that `address` lies in; kNoClass for anything else,
-  // also for addresses outside of the arena and for those that are not a
-  // multiple of 8, which no block is. The test is part of the fast path: the
-  // rotation carries the three lowest bits to the top, where they put the
-  // offset out of range, so that one comparison covers both.
+  // Whether `address` lies in the arena.
+  bool Contains(const void* address) const {
+    const ArenaView now = view();
+    return (reinterpret_cast<uintptr_t>(address) - now.base) >> 3 < now.eighths;
+  }
+
   SizeClass ClassOf(const void* address) const {
-    const uintptr_t offset = reinterpret_cast<uintptr_t>(address) -
-                             view_.base.load(std::memory_order_relaxed);
-    const uintptr_t eighth = std::rotr(offset, 3);
-    if (eighth >= view_.eighths.load(std::memory_order_relaxed)) [[unlikely]] {
-      return kNoClass;
-    }
-    return view_.class_map
-        .load(std::memory_order_relaxed)[eighth >> (kGranuleShift - 3)]
-        .load(std::memory_order_relaxed);
+    return view().ClassOf(address);
   }
 
   // The span that `address` lies in, or null. `address` must be in the arena.
   // The answer holds while the caller owns a block of the span or the lock of
   // the pool whose slab it is.
   Span* SpanOf(const void* address) const {
-    const uint32_t index =
-        span_map_[(static_cast<const char*>(address) - base_) >> kGranuleShift]
-            .load(std::memory_order_relaxed);
+    const size_t granule =
+        static_cast<size_t>(static_cast<const char*>(address) - base_) >>
+        kGranuleShift;
+    if (granule >= tables_frontier_.load(std::memory_order_acquire)) {
+      return nullptr;
+    }
+    const uint32_t index = span_map_[granule].load(std::memory_order_relaxed);
     return index == 0 ? nullptr
                       : static_cast<Span*>(metadata_.FromIndex(index));
   }
@@ -177,8 +186,8 @@ class Arena {
 
   Mutex mu_;
   RunTree free_ ABSL_GUARDED_BY(mu_);
-  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // granules accessible
-  uint32_t tables_frontier_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // granules accessible
+  std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t slab_granules_ ABSL_GUARDED_BY(mu_) = 0;

@@ -104,16 +104,17 @@ inline constexpr std::array<ClassInfo, kNumClasses> kClassInfo =
     MakeClassInfo();
 
 // Indexed by (size + 7) / 8, for sizes to kMaxTinySize: the fast path's table.
-constexpr std::array<uint8_t, kMaxTinySize / 8 + 1> MakeSmallTable() {
-  std::array<uint8_t, kMaxTinySize / 8 + 1> table{};
+using SmallTable = std::array<uint8_t, kMaxTinySize / 8 + 1>;
+
+constexpr SmallTable MakeSmallTable() {
+  SmallTable table{};
   for (size_t i = 0; i < table.size(); ++i) {
     table[i] = static_cast<uint8_t>(ClassByRule(i * 8));
   }
   return table;
 }
 
-inline constexpr std::array<uint8_t, kMaxTinySize / 8 + 1> kSmallTable =
-    MakeSmallTable();
+inline constexpr SmallTable kSmallTable = MakeSmallTable();
 
 }  // namespace size_class_internal
 

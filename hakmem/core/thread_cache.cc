@@ -100,6 +100,7 @@ bool ThreadCache::Activate() {
   }
   // Active first: pthread_setspecific() may allocate, and comes back to here.
   state_ = State::kActive;
+  view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
   if (pthread_setspecific(exit_key, this) != 0) {
@@ -133,14 +134,12 @@ void ThreadCache::Retire() {
 Magazine* ThreadCache::Close(SizeClass size_class) {
   Magazine* const magazine =
       bins_[size_class].current.load(std::memory_order_relaxed);
-  void** const top = top_[size_class].load(std::memory_order_relaxed);
-  if (magazine == nullptr) return nullptr;
-  if (top != kNoSlots) {
-    magazine->count = static_cast<uint16_t>(top - magazine->slots);
-    std::atomic_signal_fence(std::memory_order_seq_cst);
-    top_[size_class].store(kNoSlots, std::memory_order_release);
-    limit_[size_class].store(kNoSlots, std::memory_order_release);
-  }
+  void** const top = top_[size_class];
+  if (magazine == nullptr || top == kNoSlots) return magazine;
+  magazine->count = static_cast<uint16_t>(top - magazine->slots);
+  std::atomic_thread_fence(std::memory_order_release);
+  limit_[size_class] = kNoSlots;
+  top_[size_class] = kNoSlots;
   return magazine;
 }
 
@@ -149,9 +148,8 @@ void ThreadCache::Open(SizeClass size_class, Magazine* magazine,
   const uint32_t room = std::max<uint32_t>(
       magazine->count, std::min(capacity, magazine->capacity()));
   bins_[size_class].current.store(magazine, std::memory_order_release);
-  limit_[size_class].store(magazine->slots + room, std::memory_order_release);
-  top_[size_class].store(magazine->slots + magazine->count,
-                         std::memory_order_release);
+  limit_[size_class] = magazine->slots + room;
+  top_[size_class] = magazine->slots + magazine->count;
 }
 
 void ThreadCache::AdoptOrphans() {

@@ -26,7 +26,7 @@ void FreeSlow(void* block);
 inline void* Allocate(size_t size) {
   if (size > kMaxTinySize) [[unlikely]]
     return AllocateMedium(size);
-  void* const block = thread_cache.Pop(SmallSizeToClass(size));
+  void* const block = thread_cache.PopSmall(size);
   if (block == nullptr) [[unlikely]]
     return AllocateSlow(size);
   return block;
@@ -35,9 +35,8 @@ inline void* Allocate(size_t size) {
 // Takes a block back; null is ignored. errno is kept. Ends the program with one
 // line on stderr when `block` is seen to be no live block.
 inline void Free(void* block) {
-  if (!thread_cache.Push(arena.ClassOf(block), block)) [[unlikely]] {
+  if (!thread_cache.Push(block)) [[unlikely]]
     FreeSlow(block);
-  }
 }
 
 // As Allocate(count * size), all bytes zero.

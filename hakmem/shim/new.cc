@@ -45,8 +45,7 @@ namespace heap = hakmem::heap;
 
 inline void* New(size_t size) {
   if (size <= hakmem::kMaxTinySize) [[likely]] {
-    void* const block =
-        hakmem::thread_cache.Pop(hakmem::SmallSizeToClass(size));
+    void* const block = hakmem::thread_cache.PopSmall(size);
     if (block != nullptr) [[likely]]
       return block;
   }
