@@ -6,8 +6,14 @@ load(":retarget.bzl", "compile_test", "retargeted_binary", "retargeted_test")
 ALLOCATOR_COPTS = [
     "-fno-exceptions",
     "-fno-rtti",
-    "-fno-asynchronous-unwind-tables",
 ]
+
+# target_compatible_with of what makes no sense where a sanitizer's run time is
+# the malloc, such as a test that preloads libhakmem.so: skipped in those configs.
+NOT_SANITIZED = select({
+    "//config:sanitized": ["@platforms//:incompatible"],
+    "//conditions:default": [],
+})
 
 # Marks what names its own build, for --build_tag_filters=-retargeted.
 _TAGS = ["retargeted"]

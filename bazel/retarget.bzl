@@ -39,19 +39,24 @@ _ATTRS = {
     ),
 }
 
-def _program(ctx):
+def _link_program(ctx, name):
+    """Returns a link of that name to the program, and the files it runs with.
+
+    The program itself is not among those: it has the same path in the runfiles
+    whatever it was built for, so two builds of it in one test would be one.
+    """
+
     # A transition makes the attribute a list, here always of one.
-    target = ctx.attr.program[0]
-    return target[DefaultInfo].files_to_run.executable, target[DefaultInfo].default_runfiles
+    info = ctx.attr.program[0][DefaultInfo]
+    program = info.files_to_run.executable
+    link = ctx.actions.declare_file(name)
+    ctx.actions.symlink(output = link, target_file = program, is_executable = True)
+    files = [file for file in info.default_runfiles.files.to_list() if file != program]
+    return link, ctx.runfiles(files = files + [link])
 
 def _retargeted_binary_impl(ctx):
-    program, runfiles = _program(ctx)
-    link = ctx.actions.declare_file(ctx.label.name)
-    ctx.actions.symlink(output = link, target_file = program, is_executable = True)
-    return [DefaultInfo(
-        executable = link,
-        runfiles = ctx.runfiles(files = [program]).merge(runfiles),
-    )]
+    link, runfiles = _link_program(ctx, ctx.label.name)
+    return [DefaultInfo(executable = link, runfiles = runfiles)]
 
 retargeted_binary = rule(
     implementation = _retargeted_binary_impl,
@@ -67,8 +72,10 @@ def _quote(text):
     return "'" + text.replace("'", "'\\''") + "'"
 
 def _retargeted_test_impl(ctx):
-    program, runfiles = _program(ctx)
-    runfiles = ctx.runfiles(files = [program] + ctx.files.data).merge(runfiles)
+    program, runfiles = _link_program(ctx, ctx.label.name + ".program")
+    runfiles = runfiles.merge(ctx.runfiles(files = ctx.files.data))
+    for target in ctx.attr.data:
+        runfiles = runfiles.merge(target[DefaultInfo].default_runfiles)
     words = []
     if ctx.attr.runner:
         runner = ctx.attr.runner[DefaultInfo]

@@ -24,7 +24,7 @@ _HEADERS = [
     "/usr/local/include",
 ]
 
-def _toolchain(name, driver, compile_flags, link_flags):
+def _toolchain(name, driver, compile_flags, link_flags, gold = True):
     native.filegroup(name = name + "_files")
     cc_toolchain_config(
         name = name + "_config",
@@ -38,13 +38,14 @@ def _toolchain(name, driver, compile_flags, link_flags):
         dbg_compile_flags = ["-g", "-O0"],
         host_system_name = "local",
         # A library is recorded as needed only where something in it is used.
-        link_flags = ["-fuse-ld=gold", "-Wl,--as-needed", "-Wl,-z,relro,-z,now"] + link_flags,
+        link_flags = ["-Wl,--as-needed", "-Wl,-z,relro,-z,now"] +
+                     (["-fuse-ld=gold"] if gold else []) + link_flags,
         link_libs = ["-lstdc++", "-lm"],
         # Assertions off, in our code and in the dependencies: what is tested is
         # what is measured and deployed. -g1 gives stacks their line numbers.
         opt_compile_flags = ["-O2", "-g1", "-DNDEBUG", "-ffunction-sections", "-fdata-sections"],
         opt_link_flags = ["-Wl,--gc-sections"],
-        supports_start_end_lib = True,
+        supports_start_end_lib = gold,
         target_libc = "local",
         target_system_name = "local",
         tool_paths = {
@@ -90,7 +91,9 @@ def toolchains(name, default):
       name: of the cc_toolchain_suite, for --crosstool_top.
       default: the one that is used where --compiler is not given.
     """
-    clang_flags = ["-Wthread-safety"]
+
+    # Abseil's headers use built-ins that clang 19 calls deprecated.
+    clang_flags = ["-Wthread-safety", "-Wno-deprecated-builtins"]
     _toolchain("gcc", _GCC, [], [])
     _toolchain("clang", _CLANG, clang_flags, [])
     for sanitizer, flags in _SANITIZER_FLAGS.items():
@@ -99,6 +102,8 @@ def toolchains(name, default):
             _CLANG,
             clang_flags + flags + ["-fno-omit-frame-pointer"],
             flags + ["-fsanitize-link-c++-runtime"],
+            # gold warns of a symbol in asan's run time.
+            gold = sanitizer != "asan",
         )
 
     names = ["gcc", "clang"] + _SANITIZER_FLAGS.keys()
