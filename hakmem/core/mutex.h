@@ -11,6 +11,8 @@
 #ifndef HAKMEM_CORE_MUTEX_H_
 #define HAKMEM_CORE_MUTEX_H_
 
+#include <atomic>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
@@ -33,17 +35,19 @@ class ABSL_LOCKABLE Mutex {
   // allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (!enabled_) return;
-    if (!mu_.TryLock()) {
+    if (special_.load(std::memory_order_relaxed) || !mu_.TryLock())
+        [[unlikely]] {
       LockSlow();
-      return;
     }
-    if (on_valgrind_) NoteAcquired();
   }
 
   void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    if (!enabled_ || in_fork_) return;
-    if (on_valgrind_) NoteReleasing();
-    mu_.Unlock();
+    if (!enabled_) return;
+    if (special_.load(std::memory_order_relaxed)) [[unlikely]] {
+      UnlockSlow();
+    } else {
+      mu_.Unlock();
+    }
   }
 
   // Says to the compiler's analysis that the lock is held here.
@@ -51,8 +55,8 @@ class ABSL_LOCKABLE Mutex {
 
   // To be called once all Mutexes are locked, before fork(): until the
   // matching EndFork*() this thread passes through every Lock() and Unlock().
-  static void BeginFork() { in_fork_ = true; }
-  static void EndFork() { in_fork_ = false; }
+  static void BeginFork();
+  static void EndFork();
 
   // In the child of a fork: makes the lock anew. Whoever waited for it in the
   // parent does not exist here, so it cannot be unlocked in the usual way.
@@ -65,8 +69,7 @@ class ABSL_LOCKABLE Mutex {
 
  private:
   void LockSlow();
-  void NoteAcquired();
-  void NoteReleasing();
+  void UnlockSlow();
 
   // A union, so that no destructor runs at exit.
   union {
@@ -74,6 +77,9 @@ class ABSL_LOCKABLE Mutex {
   };
   bool enabled_;
 
+  // True under Valgrind, and while a fork is under way: one test in the usual
+  // case. In P0 this lock is a good part of the time that a call takes.
+  static constinit std::atomic<bool> special_;
   static constinit bool on_valgrind_;
   static constinit thread_local bool in_fork_
       __attribute__((tls_model("initial-exec")));
