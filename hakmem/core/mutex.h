@@ -64,7 +64,8 @@ class ABSL_LOCKABLE Mutex {
   static bool on_valgrind() { return on_valgrind_; }
 
  private:
-  void LockSlow();
+  // Holds the lock on return, or passes through: more than analysis follows.
+  void LockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
   void NoteAcquired();
   void NoteReleasing();
 
