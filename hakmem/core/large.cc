@@ -48,7 +48,8 @@ uint32_t GranulesFor(size_t size) {
 }  // namespace
 
 DirectMappings::Entry* DirectMappings::Find(uintptr_t address) {
-  if (capacity_ == 0) return nullptr;
+  // Not an address, but what entries hold that have none.
+  if (capacity_ == 0 || address <= kGone) return nullptr;
   for (size_t i = Hash(address);; ++i) {
     Entry& entry = table_[i & (capacity_ - 1)];
     if (entry.address == address) return &entry;

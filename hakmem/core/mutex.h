@@ -68,8 +68,9 @@ class ABSL_LOCKABLE Mutex {
   static bool on_valgrind() { return on_valgrind_; }
 
  private:
-  void LockSlow();
-  void UnlockSlow();
+  // Hold the lock on return, or pass through: more than analysis follows.
+  void LockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void UnlockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   // A union, so that no destructor runs at exit.
   union {

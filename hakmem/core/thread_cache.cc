@@ -98,8 +98,9 @@ bool ThreadCache::Activate() {
     state_ = State::kUncached;
     return false;
   }
-  // Active first: pthread_setspecific() may allocate, and comes back to here.
-  state_ = State::kActive;
+  // Busy: pthread_setspecific() may allocate, and that call must not fill the
+  // bin that the one which it comes back to has found empty.
+  state_ = State::kBusy;
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
@@ -107,6 +108,7 @@ bool ThreadCache::Activate() {
     Retire();
     return false;
   }
+  state_ = State::kActive;
   return true;
 }
 
@@ -119,10 +121,15 @@ void ThreadCache::OnThreadExit(void* cache) {
 }
 
 void ThreadCache::FlushBins() {
+  // Busy, unless the bins are out of use already: a pool's lock may allocate
+  // (see mutex.cc), and that call must not open a bin that is being given up.
+  const State state = state_;
+  if (state == State::kActive) state_ = State::kBusy;
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Flush(*this);
   }
   pools_ = {};
+  state_ = state;
 }
 
 void ThreadCache::Retire() {
