@@ -29,6 +29,9 @@ constexpr size_t kArenaAlignment = size_t{2} << 20;
 // Of what is live, this part may stay with the process as free memory.
 constexpr uint32_t kRetainedShare = 8;
 
+// Default of HAKMEM_CACHE_BYTES: this part of the machine's memory.
+constexpr size_t kDefaultCacheShare = 64;
+
 constexpr size_t PageUp(size_t bytes) {
   return (bytes + os::kPageSize - 1) & ~(os::kPageSize - 1);
 }
@@ -45,6 +48,9 @@ constexpr size_t MetadataBytes(uint64_t arena_bytes) {
 void Arena::SetUp() {
   Mutex::DetectValgrind();
   options_ = ReadOptions();
+  cache_bytes_ = options_.cache_bytes != 0
+                     ? options_.cache_bytes
+                     : os::PhysicalMemory() / kDefaultCacheShare;
   uint64_t bytes = options_.arena_bytes & ~uint64_t{kGranuleSize - 1};
   // Under a limit on address space leave half of it to everything else.
   const size_t limit = os::AddressSpaceLimit();
@@ -155,9 +161,12 @@ void Arena::InsertFree(uint32_t start, uint32_t length) {
 }
 
 void Arena::Count(const Span* span, int64_t granules) {
-  uint32_t& count =
-      span->kind == Span::Kind::kSlab ? slab_granules_ : large_granules_;
-  count = static_cast<uint32_t>(count + granules);
+  const uint32_t live = live_granules_.load(std::memory_order_relaxed);
+  live_granules_.store(static_cast<uint32_t>(live + granules),
+                       std::memory_order_relaxed);
+  if (span->kind == Span::Kind::kLarge) {
+    large_granules_ = static_cast<uint32_t>(large_granules_ + granules);
+  }
 }
 
 void Arena::Enter(Span* span, uint32_t from, uint32_t to) {
@@ -295,7 +304,7 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
 }
 
 void Arena::PurgeBeyondBound() {
-  const size_t live = slab_granules_ + large_granules_;
+  const size_t live = live_granules_.load(std::memory_order_relaxed);
   const size_t bound =
       live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
   if (dirty_granules_ <= bound) return;
@@ -340,8 +349,8 @@ Arena::Stats Arena::GetStats() {
   Stats stats;
   stats.reserved_bytes = size_t{limit_} * kGranuleSize;
   stats.committed_bytes = size_t{frontier_} * kGranuleSize;
-  stats.slab_bytes = size_t{slab_granules_} * kGranuleSize;
   stats.large_bytes = size_t{large_granules_} * kGranuleSize;
+  stats.slab_bytes = live_bytes() - stats.large_bytes;
   stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
   stats.metadata_bytes = metadata_.used_bytes();
   return stats;

@@ -135,6 +135,15 @@ class Arena {
   Metadata& metadata() { return metadata_; }
   const Options& options() const { return options_; }
 
+  // HAKMEM_CACHE_BYTES, or its default for this machine.
+  size_t cache_bytes() const { return cache_bytes_; }
+
+  // Bytes of the granules that are in spans.
+  size_t live_bytes() const {
+    return size_t{live_granules_.load(std::memory_order_relaxed)} *
+           kGranuleSize;
+  }
+
   struct Stats {
     size_t reserved_bytes;
     size_t committed_bytes;
@@ -177,6 +186,7 @@ class Arena {
   // Set by SetUp() and constant after it.
   Options options_;
   Metadata metadata_;
+  size_t cache_bytes_ = 0;
   char* base_ = nullptr;
   uint32_t limit_ = 0;  // granules reserved
   std::atomic<uint8_t>* class_map_ = nullptr;
@@ -190,8 +200,8 @@ class Arena {
   std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
-  uint32_t slab_granules_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
 };
 
 // The arena of this process.

@@ -16,8 +16,14 @@ constexpr uint32_t kMissesToGrow = 4;
 constexpr uint32_t kBusyCapacity = 126;
 constexpr uint32_t kBusyMissesToGrow = 64;
 
-// Default of the budget: this part of the machine's memory.
-constexpr size_t kDefaultBudgetShare = 64;
+// Every so many misses a thread looks at the depot of one class, in turn. With
+// that a class which a program has stopped using is found within some hundred
+// misses of the others.
+constexpr uint32_t kMissesPerReview = 16;
+
+// Every so many misses a thread gives up the bins that it has not touched since
+// the last time.
+constexpr uint32_t kMissesPerTrim = 512;
 
 }  // namespace
 
@@ -30,30 +36,38 @@ uint32_t CachedPool::FullCapacity(SizeClass size_class) const {
 // Gets a bin ready for its first use by this thread.
 void CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
-  if (!prepared_.load(std::memory_order_relaxed)) {
-    // Two threads may both do this: they store the same.
-    size_t bytes = arena.options().cache_bytes;
-    if (bytes == 0) bytes = os::PhysicalMemory() / kDefaultBudgetShare;
-    budget_.SetLimit(bytes / 8 * geometry().budget_eighths);
-    prepared_.store(true, std::memory_order_relaxed);
-  }
   HelgrindIgnore(this, sizeof(*this));
   cache.Join(this, geometry().index);
   bin.capacity = std::min(geometry().first_capacity, FullCapacity(size_class));
-  budget_.Force(bin.capacity * ClassSize(size_class));
+  cache_budget.Force(bin.capacity * ClassSize(size_class));
 }
 
-void CachedPool::NoteMiss(ThreadCache::Bin& bin, SizeClass size_class) {
+// Lets the bin grow, and does a thread's part of the housekeeping.
+void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
+  ThreadCache::Bin& bin = cache.bin(size_class);
   const uint32_t patience =
       bin.capacity < kBusyCapacity ? kMissesToGrow : kBusyMissesToGrow;
-  if (++bin.misses < patience) return;
-  bin.misses = 0;
-  const uint32_t target =
-      std::min(2 * bin.capacity + 2, FullCapacity(size_class));
-  if (target > bin.capacity &&
-      budget_.TakeForThread((target - bin.capacity) * ClassSize(size_class))) {
-    bin.capacity = target;
+  if (++bin.misses >= patience) {
+    bin.misses = 0;
+    const uint32_t target =
+        std::min(2 * bin.capacity + 2, FullCapacity(size_class));
+    if (target > bin.capacity &&
+        cache_budget.TakeForThread((target - bin.capacity) *
+                                   ClassSize(size_class))) {
+      bin.capacity = target;
+    }
   }
+  const uint32_t misses = cache.CountMiss();
+  if (misses % kMissesPerReview == 0) {
+    const SizeClass other = NextInTurn();
+    Drain(other, depot(other).Review());
+  }
+  if (misses % kMissesPerTrim == 0) cache.FlushIdleBins();
+}
+
+SizeClass CachedPool::NextInTurn() {
+  return geometry().first_class +
+         turn_.fetch_add(1, std::memory_order_relaxed) % geometry().classes();
 }
 
 // Fills an empty magazine from the slabs; false when memory has run out.
@@ -87,10 +101,10 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
 
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.alloc_misses, 1);
-  NoteMiss(bin, size_class);
+  NoteMiss(cache, size_class);
   Magazine* fresh = depot(size_class).Pop();
   if (fresh != nullptr) {
-    budget_.Return(BytesOf(size_class, fresh));
+    cache_budget.Return(BytesOf(size_class, fresh));
     // Of the two empty ones the thread keeps one.
     if (current != nullptr) {
       bin.current.store(nullptr, std::memory_order_release);
@@ -126,16 +140,18 @@ Magazine* CachedPool::StoreFull(ThreadCache& cache, SizeClass size_class,
                                 Magazine* full, uint32_t family) {
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.blocks_unloaded, full->count);
-  if (budget_.TakeForDepot(BytesOf(size_class, full))) {
+  if (cache_budget.TakeForDepot(BytesOf(size_class, full))) {
     if (Magazine* const empty = magazine_store.Get(family)) {
       depot(size_class).Push(full);
-      if (depot(size_class).DueForReview()) Review(size_class);
       return empty;
     }
-    budget_.Return(BytesOf(size_class, full));
+    cache_budget.Return(BytesOf(size_class, full));
   }
   CacheCounters::Add(counters.flushes, 1);
   ReturnBlocks(size_class, full);
+  // The limit follows what is live: where that has shrunk, one more goes with
+  // every one that found no room.
+  Drain(NextInTurn(), 1);
   if (full->family == family) return full;
   magazine_store.Put(full);
   return magazine_store.Get(family);
@@ -156,7 +172,7 @@ void CachedPool::Free(ThreadCache& cache, SizeClass size_class, void* block) {
   if (next != nullptr && next->count != 0) {
     CacheCounters& counters = cache.counters(geometry().index);
     CacheCounters::Add(counters.free_misses, 1);
-    NoteMiss(bin, size_class);
+    NoteMiss(cache, size_class);
     next = StoreFull(cache, size_class, next, MagazineFamilyFor(bin.capacity));
   } else if (next == nullptr) {
     next = magazine_store.Get(MagazineFamilyFor(bin.capacity));
@@ -181,7 +197,8 @@ void CachedPool::ReturnBlocks(SizeClass size_class, Magazine* magazine) {
 
 void CachedPool::Discard(SizeClass size_class, Magazine* magazine,
                          bool worth_keeping) {
-  if (worth_keeping && budget_.TakeForDepot(BytesOf(size_class, magazine))) {
+  if (worth_keeping &&
+      cache_budget.TakeForDepot(BytesOf(size_class, magazine))) {
     depot(size_class).Push(magazine);
     return;
   }
@@ -189,48 +206,59 @@ void CachedPool::Discard(SizeClass size_class, Magazine* magazine,
   magazine_store.Put(magazine);
 }
 
+void CachedPool::FlushBin(ThreadCache& cache, SizeClass size_class,
+                          bool worth_keeping) {
+  ThreadCache::Bin& bin = cache.bin(size_class);
+  Magazine* const current = cache.Close(size_class);
+  Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
+  bin.current.store(nullptr, std::memory_order_release);
+  bin.previous.store(nullptr, std::memory_order_release);
+  for (Magazine* const magazine : {current, previous}) {
+    if (magazine == nullptr) continue;
+    CacheCounters::Add(cache.counters(geometry().index).blocks_unloaded,
+                       magazine->count);
+    // Half full is worth another thread's visit to the depot; less would fill
+    // the depots with crumbs of short-lived threads.
+    Discard(size_class, magazine,
+            worth_keeping && magazine->count * 2u >= bin.capacity);
+  }
+  cache_budget.Return(bin.capacity * ClassSize(size_class));
+  bin.capacity = 0;
+  bin.misses = 0;
+}
+
 void CachedPool::Flush(ThreadCache& cache) {
   for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
-    ThreadCache::Bin& bin = cache.bin(c);
-    if (bin.capacity == 0) continue;
-    Magazine* const current = cache.Close(c);
-    Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
-    bin.current.store(nullptr, std::memory_order_release);
-    bin.previous.store(nullptr, std::memory_order_release);
-    for (Magazine* const magazine : {current, previous}) {
-      if (magazine == nullptr) continue;
-      CacheCounters::Add(cache.counters(geometry().index).blocks_unloaded,
-                         magazine->count);
-      // Half full is worth another thread's visit to the depot; less would
-      // fill the depots with crumbs of short-lived threads.
-      Discard(c, magazine, magazine->count * 2u >= bin.capacity);
-    }
-    budget_.Return(bin.capacity * ClassSize(c));
-    bin.capacity = 0;
-    bin.misses = 0;
+    if (cache.bin(c).capacity != 0) FlushBin(cache, c, true);
   }
 }
 
-// Gives half of what the depot has not needed lately back to the slabs: half,
-// so that a working set that comes in waves is not paid for at each wave.
-void CachedPool::Review(SizeClass size_class) {
-  for (uint32_t surplus = depot(size_class).TakeSurplus() / 2; surplus != 0;
-       --surplus) {
+void CachedPool::FlushIdleBins(ThreadCache& cache) {
+  for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
+    if (cache.bin(c).capacity != 0 && cache.IsIdle(c)) {
+      FlushBin(cache, c, false);
+    }
+  }
+}
+
+// Gives up to `magazines` of a depot's magazines back to the slabs; says how
+// many blocks those were.
+uint32_t CachedPool::Drain(SizeClass size_class, uint32_t magazines) {
+  uint32_t blocks = 0;
+  for (; magazines != 0; --magazines) {
     Magazine* const magazine = depot(size_class).Pop();
-    if (magazine == nullptr) return;
-    budget_.Return(BytesOf(size_class, magazine));
+    if (magazine == nullptr) break;
+    blocks += magazine->count;
+    cache_budget.Return(BytesOf(size_class, magazine));
     Discard(size_class, magazine, false);
   }
+  return blocks;
 }
 
 size_t CachedPool::DrainDepots() {
   size_t blocks = 0;
   for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
-    while (Magazine* const magazine = depot(c).Pop()) {
-      blocks += magazine->count;
-      budget_.Return(BytesOf(c, magazine));
-      Discard(c, magazine, false);
-    }
+    blocks += Drain(c, UINT32_MAX);
   }
   return blocks;
 }

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hakmem/core/cache_budget.h"
 #include "hakmem/core/depot.h"
 #include "hakmem/core/locked_pool.h"
 #include "hakmem/core/thread_cache.h"
@@ -45,10 +46,8 @@ class CachedPool {
   // Gives all magazines of the depots back to the slabs. Says how many blocks.
   size_t DrainDepots();
 
-  // Bytes of blocks that wait in the depots, and room for them in threads.
-  size_t budget_used() const {
-    return static_cast<size_t>(std::max<int64_t>(0, budget_.used()));
-  }
+  // Gives up the bins that `cache` has not used since the last call.
+  void FlushIdleBins(ThreadCache& cache);
 
  private:
   Depot& depot(SizeClass size_class) {
@@ -56,20 +55,21 @@ class CachedPool {
   }
   uint32_t FullCapacity(SizeClass size_class) const;
   void Prepare(ThreadCache& cache, SizeClass size_class);
-  void NoteMiss(ThreadCache::Bin& bin, SizeClass size_class);
+  void NoteMiss(ThreadCache& cache, SizeClass size_class);
   bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
   Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,
                       uint32_t family);
   void ReturnBlocks(SizeClass size_class, Magazine* magazine);
   void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);
-  void Review(SizeClass size_class);
+  void FlushBin(ThreadCache& cache, SizeClass size_class, bool worth_keeping);
+  uint32_t Drain(SizeClass size_class, uint32_t magazines);
+  SizeClass NextInTurn();
   size_t BytesOf(SizeClass size_class, const Magazine* magazine) const {
     return magazine->count * ClassSize(size_class);
   }
 
   LockedPool& backend_;
-  CacheBudget budget_;
-  std::atomic<bool> prepared_{false};
+  std::atomic<uint32_t> turn_{0};
   std::array<Depot, kMaxPoolClasses> depots_;
 };
 

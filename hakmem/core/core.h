@@ -5,6 +5,7 @@
 #define HAKMEM_CORE_CORE_H_
 
 #include "hakmem/core/arena.h"          // IWYU pragma: export
+#include "hakmem/core/cache_budget.h"   // IWYU pragma: export
 #include "hakmem/core/cached_pool.h"    // IWYU pragma: export
 #include "hakmem/core/large.h"          // IWYU pragma: export
 #include "hakmem/core/locked_pool.h"    // IWYU pragma: export

@@ -11,58 +11,12 @@
 
 namespace hakmem {
 
-// Bytes that a pool's thread caches and depots may hold together: for threads
-// the room in their magazines counts, used or not, for depots what is there. A
-// relaxed counter: the limit is kept to within what threads are adding at the
-// moment.
-//
-// Thread safety: every function may be called from any thread.
-class CacheBudget {
- public:
-  constexpr CacheBudget() = default;
-
-  void SetLimit(size_t bytes) {
-    limit_.store(static_cast<int64_t>(bytes), std::memory_order_relaxed);
-  }
-
-  // For a thread's magazine to grow. False, and nothing taken, when that would
-  // go over the limit.
-  bool TakeForThread(size_t bytes) { return Take(bytes, limit()); }
-
-  // For a magazine to wait in a depot. Depots leave a quarter to the threads,
-  // so that what nobody uses does not keep a new thread from having a cache.
-  bool TakeForDepot(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
-
-  // The first few blocks of every bin, limit or not.
-  void Force(size_t bytes) {
-    used_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
-  }
-
-  void Return(size_t bytes) {
-    used_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
-  }
-  int64_t used() const { return used_.load(std::memory_order_relaxed); }
-
- private:
-  int64_t limit() const { return limit_.load(std::memory_order_relaxed); }
-  bool Take(size_t bytes, int64_t limit) {
-    const auto wanted = static_cast<int64_t>(bytes);
-    if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= limit) {
-      return true;
-    }
-    used_.fetch_sub(wanted, std::memory_order_relaxed);
-    return false;
-  }
-
-  alignas(64) std::atomic<int64_t> used_{0};
-  std::atomic<int64_t> limit_{0};
-};
-
 // The full magazines of one class. "Full" means that a thread had no more room
 // for it; a magazine may hold fewer blocks than it could.
 //
 // Thread safety: every function may be called from any thread; none takes a
-// lock. Each class has cache lines of its own.
+// lock. Each class has cache lines of its own. The counters beside the stack
+// steer when magazines go back to the slabs; a lost update moves that a little.
 class alignas(64) Depot {
  public:
   constexpr Depot() = default;
@@ -78,6 +32,8 @@ class alignas(64) Depot {
     if (count_.load(std::memory_order_relaxed) == 0) return nullptr;
     Magazine* const magazine = full_.Pop();
     if (magazine == nullptr) return nullptr;
+    pops_.store(pops_.load(std::memory_order_relaxed) + 1,
+                std::memory_order_relaxed);
     const uint32_t left = count_.fetch_sub(1, std::memory_order_relaxed) - 1;
     if (left < low_water_.load(std::memory_order_relaxed)) {
       low_water_.store(left, std::memory_order_relaxed);
@@ -86,28 +42,25 @@ class alignas(64) Depot {
   }
 
   // The working set by Bonwick & Adams: magazines that were there all the time
-  // since the last call were of no use to anybody. Called every so many pushes;
-  // returns how many they are.
-  uint32_t TakeSurplus() {
+  // since the last review were of no use to anybody. Returns how many of them
+  // should go: half, so that a working set that comes in waves is not paid for
+  // at each wave, or all when nobody came by at all.
+  uint32_t Review() {
+    const uint32_t pops = pops_.load(std::memory_order_relaxed);
+    const bool idle = pops == reviewed_pops_.load(std::memory_order_relaxed);
     const uint32_t low = low_water_.load(std::memory_order_relaxed);
+    reviewed_pops_.store(pops, std::memory_order_relaxed);
     low_water_.store(count_.load(std::memory_order_relaxed),
                      std::memory_order_relaxed);
-    return low;
-  }
-
-  // True every kPushesPerReview-th time.
-  bool DueForReview() {
-    return pushes_.fetch_add(1, std::memory_order_relaxed) % kPushesPerReview ==
-           kPushesPerReview - 1;
+    return idle ? low : low / 2;
   }
 
  private:
-  static constexpr uint32_t kPushesPerReview = 64;
-
   MagazineStack full_;
   std::atomic<uint32_t> count_{0};
   std::atomic<uint32_t> low_water_{0};
-  std::atomic<uint32_t> pushes_{0};
+  std::atomic<uint32_t> pops_{0};
+  std::atomic<uint32_t> reviewed_pops_{0};
 };
 
 }  // namespace hakmem

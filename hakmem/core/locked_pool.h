@@ -66,7 +66,6 @@ class LockedPool {
   }
   LockedPool& backend() { return *this; }
   size_t DrainDepots() { return 0; }
-  size_t budget_used() const { return 0; }
 
  private:
   // Partly used slabs stand in lists by how full they are, in eighths, so that

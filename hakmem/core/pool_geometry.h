@@ -24,8 +24,6 @@ struct PoolGeometry {
   // It grows while it misses, to this many bytes of blocks (though always to
   // kLeastFullCapacity blocks).
   size_t magazine_bytes;
-  // The pool's part of what all threads together may cache, in eighths.
-  uint32_t budget_eighths;
 
   constexpr bool Contains(SizeClass size_class) const {
     return size_class >= first_class && size_class <= last_class;

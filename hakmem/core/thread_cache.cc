@@ -132,6 +132,12 @@ void ThreadCache::FlushBins() {
   state_ = state;
 }
 
+void ThreadCache::FlushIdleBins() {
+  for (CachedPool* pool : pools_) {
+    if (pool != nullptr) pool->FlushIdleBins(*this);
+  }
+}
+
 void ThreadCache::Retire() {
   state_ = State::kUncached;
   FlushBins();

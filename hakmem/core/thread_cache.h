@@ -27,6 +27,17 @@ namespace hakmem {
 
 class CachedPool;
 
+namespace thread_cache_internal {
+
+// The shared magazine without room. `floor` is never anything but null.
+struct NoMagazine {
+  void* floor;
+  void* slots[1];
+};
+extern constinit NoMagazine no_magazine;
+
+}  // namespace thread_cache_internal
+
 // Counters of one pool in one thread; written by the thread alone, read by
 // anybody.
 struct CacheCounters {
@@ -66,8 +77,9 @@ class ThreadCache {
   struct Bin {
     std::atomic<Magazine*> current{nullptr};
     std::atomic<Magazine*> previous{nullptr};
-    uint32_t capacity = 0;  // blocks a magazine; 0 until it is first used
-    uint32_t misses = 0;    // since it last grew
+    uint32_t capacity = 0;      // blocks a magazine; 0 until it is first used
+    uint32_t misses = 0;        // since it last grew
+    void** last_top = nullptr;  // when IsIdle() was last asked
   };
 
   constexpr ThreadCache();
@@ -138,6 +150,23 @@ class ThreadCache {
   // `capacity` blocks if it has that.
   void Open(SizeClass size_class, Magazine* magazine, uint32_t capacity);
 
+  // Counts a call that the bins could not serve; returns the count.
+  uint32_t CountMiss() { return ++misses_; }
+
+  // Whether the bin stands where it stood when this was last asked: a bin in
+  // use is there by chance only. Not for a bin that is closed.
+  bool IsIdle(SizeClass size_class) {
+    void** const top = top_[size_class];
+    void** const last = std::exchange(bins_[size_class].last_top, top);
+    return top == last &&
+           bins_[size_class].current.load(std::memory_order_relaxed) !=
+               nullptr &&
+           limit_[size_class] != thread_cache_internal::no_magazine.slots;
+  }
+
+  // Gives up the bins that stand where they stood at the last call.
+  void FlushIdleBins();
+
   // Gives the blocks of all bins back to their pools. The bins start anew.
   void FlushBins();
 
@@ -171,6 +200,7 @@ class ThreadCache {
       size_class_internal::kSmallTable;
 
   State state_ = State::kNew;
+  uint32_t misses_ = 0;
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;
@@ -179,17 +209,6 @@ class ThreadCache {
 
   friend class ThreadRegistry;
 };
-
-namespace thread_cache_internal {
-
-// The shared magazine without room. `floor` is never anything but null.
-struct NoMagazine {
-  void* floor;
-  void* slots[1];
-};
-extern constinit NoMagazine no_magazine;
-
-}  // namespace thread_cache_internal
 
 template <size_t... kClass>
 constexpr ThreadCache::ThreadCache(std::index_sequence<kClass...>)

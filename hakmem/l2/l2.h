@@ -17,7 +17,6 @@ inline constexpr PoolGeometry kGeometry = {
     .index = 1,
     .first_capacity = 6,
     .magazine_bytes = 128 * 1024,
-    .budget_eighths = 2,
 };
 
 // :l2_locked. Every call takes the pool's lock.

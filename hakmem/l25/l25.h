@@ -17,7 +17,6 @@ inline constexpr PoolGeometry kGeometry = {
     .index = 2,
     .first_capacity = 2,
     .magazine_bytes = 2 * 1024 * 1024,
-    .budget_eighths = 4,
 };
 
 // :l25_locked. Every call takes the pool's lock.

@@ -63,18 +63,15 @@ HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {
   if (stats == nullptr) return EINVAL;
   hak_stats now = {};
   for (uint32_t i = 0; i < HAK_POOLS; ++i) {
-    heap::PoolCounters pool;
-    heap::GetPoolCounters(i, pool);
-    const hakmem::CacheCounters& counters = pool.counters;
+    hakmem::CacheCounters counters;
     hak_pool_stats& out = now.pools[i];
-    out.cached = pool.cached ? 1 : 0;
+    out.cached = heap::GetPoolCounters(i, counters) ? 1 : 0;
     out.alloc_misses = counters.alloc_misses;
     out.free_misses = counters.free_misses;
     out.refills = counters.refills;
     out.flushes = counters.flushes;
     out.blocks_loaded = counters.blocks_loaded;
     out.blocks_unloaded = counters.blocks_unloaded;
-    now.depot_bytes += pool.budget_used;
   }
   const hakmem::Arena::Stats from = arena.GetStats();
   now.reserved_bytes = from.reserved_bytes;
@@ -82,6 +79,8 @@ HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {
   now.slab_bytes = from.slab_bytes;
   now.large_bytes = from.large_bytes;
   now.direct_bytes = hakmem::direct_mappings.mapped_bytes();
+  now.cache_bytes =
+      static_cast<uint64_t>(std::max<int64_t>(0, hakmem::cache_budget.used()));
   now.free_dirty_bytes = from.dirty_bytes;
   now.metadata_bytes = from.metadata_bytes;
   // An older caller's structure is shorter, a newer one's longer.

@@ -87,7 +87,7 @@ typedef struct hak_stats {
   uint64_t large_bytes;       // granules held by live blocks above 1 MiB
   uint64_t direct_bytes;      // mappings made outside of the arena
   uint64_t free_dirty_bytes;  // free granules that the system still backs
-  uint64_t depot_bytes;       // blocks that wait in the depots
+  uint64_t cache_bytes;       // blocks in depots, room in threads' caches
   uint64_t metadata_bytes;    // hakmem's own tables, as far as handed out
 } hak_stats;
 

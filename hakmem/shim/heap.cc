@@ -203,19 +203,11 @@ void InstallForkHandlers() {
   pthread_atfork(&BeforeFork, &AfterForkInParent, &AfterForkInChild);
 }
 
-void GetPoolCounters(uint32_t pool, PoolCounters& out) {
-  const auto read = [&out](const auto& of) {
-    out.cached = of.kCached;
-    out.budget_used = of.budget_used();
-  };
-  if (pool == tiny::kGeometry.index) {
-    read(tiny_pool);
-  } else if (pool == l2::kGeometry.index) {
-    read(l2_pool);
-  } else {
-    read(l25_pool);
-  }
-  ThreadCache::SumCounters(pool, out.counters);
+bool GetPoolCounters(uint32_t pool, CacheCounters& out) {
+  ThreadCache::SumCounters(pool, out);
+  if (pool == tiny::kGeometry.index) return tiny_pool.kCached;
+  if (pool == l2::kGeometry.index) return l2_pool.kCached;
+  return l25_pool.kCached;
 }
 
 }  // namespace hakmem::heap

@@ -57,13 +57,9 @@ const char* StageName();
 // Registers the handlers that keep the heap whole over fork(). Once, early.
 void InstallForkHandlers();
 
-// Counters of one pool; zero where it has no thread caches.
-struct PoolCounters {
-  bool cached;
-  size_t budget_used;
-  CacheCounters counters;
-};
-void GetPoolCounters(uint32_t pool, PoolCounters& out);
+// Adds the counters of one pool to `out`; says whether the pool has thread
+// caches, without which they are 0.
+bool GetPoolCounters(uint32_t pool, CacheCounters& out);
 
 }  // namespace hakmem::heap
 

@@ -17,7 +17,6 @@ inline constexpr PoolGeometry kGeometry = {
     .index = 0,
     .first_capacity = 14,
     .magazine_bytes = 128 * 1024,
-    .budget_eighths = 2,
 };
 
 // :tiny_locked. Every call takes the pool's lock.

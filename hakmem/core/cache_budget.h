@@ -1,0 +1,59 @@
+// What the thread caches and depots of all pools may hold together.
+
+#ifndef HAKMEM_CORE_CACHE_BUDGET_H_
+#define HAKMEM_CORE_CACHE_BUDGET_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace hakmem {
+
+// Counts bytes of blocks: for threads the room in their magazines, used or not,
+// for depots what is there. The limit follows what is live, so that caches stay
+// a small part of a small heap, up to HAKMEM_CACHE_BYTES.
+//
+// Thread safety: every function may be called from any thread. A relaxed
+// counter: the limit is kept to within what threads are adding at the moment.
+class CacheBudget {
+ public:
+  constexpr CacheBudget() = default;
+
+  // For a thread's magazines to grow. False, and nothing taken, when that would
+  // go over the limit.
+  bool TakeForThread(size_t bytes) { return Take(bytes, limit()); }
+
+  // For a magazine to wait in a depot. Depots leave a quarter to the threads,
+  // so that what nobody uses does not keep a new thread from having a cache.
+  bool TakeForDepot(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
+
+  // The first few blocks of every bin, limit or not.
+  void Force(size_t bytes) {
+    used_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
+
+  void Return(size_t bytes) {
+    used_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+  }
+
+  int64_t used() const { return used_.load(std::memory_order_relaxed); }
+  int64_t limit() const;
+
+ private:
+  bool Take(size_t bytes, int64_t limit) {
+    const auto wanted = static_cast<int64_t>(bytes);
+    if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= limit) {
+      return true;
+    }
+    used_.fetch_sub(wanted, std::memory_order_relaxed);
+    return false;
+  }
+
+  alignas(64) std::atomic<int64_t> used_{0};
+};
+
+extern constinit CacheBudget cache_budget;
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_CACHE_BUDGET_H_
