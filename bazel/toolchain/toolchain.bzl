@@ -91,7 +91,10 @@ def toolchains(name, default):
       default: the one that is used where --compiler is not given.
     """
     clang_flags = ["-Wthread-safety"]
-    _toolchain("gcc", _GCC, [], [])
+
+    # A unique symbol cannot be hidden in an object (see self_contained.bzl) and
+    # buys nothing in programs that are linked statically.
+    _toolchain("gcc", _GCC, ["-fno-gnu-unique"], [])
     _toolchain("clang", _CLANG, clang_flags, [])
     for sanitizer, flags in _SANITIZER_FLAGS.items():
         _toolchain(
