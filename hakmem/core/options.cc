@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -118,6 +120,7 @@ void ApplyOption(std::string_view entry, Options& options) {
 }
 
 Options ReadOptions() {
+  const int saved_errno = errno;
   Options options;
   if (environ != nullptr) {
     for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -126,6 +129,7 @@ Options ReadOptions() {
   } else {
     ReadProcEnvironment(options);
   }
+  errno = saved_errno;
   return options;
 }
 
