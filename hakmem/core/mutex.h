@@ -11,6 +11,9 @@
 #ifndef HAKMEM_CORE_MUTEX_H_
 #define HAKMEM_CORE_MUTEX_H_
 
+#include <cstddef>
+#include <cstdint>
+
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 
@@ -28,20 +31,22 @@ class ABSL_LOCKABLE Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  // Waits for the lock. Called again on a thread that holds it between
-  // LockForFork() and its end, does nothing: fork handlers of the program may
-  // allocate.
+  // Waits for the lock; keeps errno. Called again on a thread that holds it
+  // between LockForFork() and its end, does nothing: fork handlers of the
+  // program may allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (!enabled_) return;
     if (!mu_.TryLock()) {
       LockSlow();
       return;
     }
+    ++held_;
     if (on_valgrind_) NoteAcquired();
   }
 
   void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (!enabled_ || in_fork_) return;
+    --held_;
     if (on_valgrind_) NoteReleasing();
     mu_.Unlock();
   }
@@ -54,9 +59,26 @@ class ABSL_LOCKABLE Mutex {
   static void BeginFork() { in_fork_ = true; }
   static void EndFork() { in_fork_ = false; }
 
-  // In the child of a fork: makes the lock anew. Whoever waited for it in the
-  // parent does not exist here, so it cannot be unlocked in the usual way.
+  // In the child of a fork, in place of Unlock(): makes the lock anew. Whoever
+  // waited for it in the parent does not exist here.
   void Remake();
+
+  // While one of these exists, the thread is inside pthread_setspecific(),
+  // which may call calloc() and is not re-entrant then: of two calls within
+  // each other, for keys past the first 32, the inner one's value is lost. So
+  // until it is gone nothing may come to another such call, and Lock() does
+  // not.
+  class ThreadSetUp {
+   public:
+    ThreadSetUp() : outer_(in_thread_set_up_) { in_thread_set_up_ = true; }
+    ~ThreadSetUp() { in_thread_set_up_ = outer_; }
+    ThreadSetUp(const ThreadSetUp&) = delete;
+    ThreadSetUp& operator=(const ThreadSetUp&) = delete;
+
+   private:
+    const bool outer_;
+  };
+  static bool in_thread_set_up() { return in_thread_set_up_; }
 
   // Asks once whether this process runs under Valgrind. Before the first
   // contention; by the arena's set-up.
@@ -76,6 +98,11 @@ class ABSL_LOCKABLE Mutex {
 
   static constinit bool on_valgrind_;
   static constinit thread_local bool in_fork_
+      __attribute__((tls_model("initial-exec")));
+  static constinit thread_local bool in_thread_set_up_
+      __attribute__((tls_model("initial-exec")));
+  // How many Mutexes this thread holds.
+  static constinit thread_local uint32_t held_
       __attribute__((tls_model("initial-exec")));
 };
 

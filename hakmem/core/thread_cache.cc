@@ -91,6 +91,8 @@ void CacheCounters::AddTo(CacheCounters& sum) const {
 
 bool ThreadCache::Activate() {
   if (state_ != State::kNew || !arena.EnsureReady()) return false;
+  // This is calloc() for another's pthread_setspecific(): next time.
+  if (Mutex::in_thread_set_up()) return false;
   absl::call_once(exit_key_once, [] {
     exit_key_made = pthread_key_create(&exit_key, &OnThreadExit) == 0;
   });
@@ -102,11 +104,12 @@ bool ThreadCache::Activate() {
   state_ = State::kActive;
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
-  if (pthread_setspecific(exit_key, this) != 0) {
-    Retire();
-    return false;
-  }
-  return true;
+  const bool will_be_told = [this] {
+    const Mutex::ThreadSetUp scope;
+    return pthread_setspecific(exit_key, this) == 0;
+  }();
+  if (!will_be_told) Retire();
+  return will_be_told;
 }
 
 // Runs after the destructors of C++ thread_local objects, among those of
