@@ -94,7 +94,10 @@ def toolchains(name, default):
 
     # Abseil's headers use built-ins that clang 19 calls deprecated.
     clang_flags = ["-Wthread-safety", "-Wno-deprecated-builtins"]
-    _toolchain("gcc", _GCC, [], [])
+
+    # A unique symbol cannot be hidden in an object (see self_contained.bzl) and
+    # buys nothing in programs that are linked statically.
+    _toolchain("gcc", _GCC, ["-fno-gnu-unique"], [])
     _toolchain("clang", _CLANG, clang_flags, [])
     for sanitizer, flags in _SANITIZER_FLAGS.items():
         _toolchain(

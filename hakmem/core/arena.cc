@@ -228,8 +228,8 @@ void Arena::MarkDirty(uint32_t start, uint32_t length) {
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
                         bool* zeroed) {
   if (!EnsureReady()) return false;
-  // Nothing below can overflow then.
-  if (granules > limit_ || alignment >> kGranuleShift > limit_) return false;
+  // More than there is; and past here sums of the two fit into 32 bits.
+  if (granules > limit_ || (alignment >> kGranuleShift) > limit_) return false;
   // The arena itself is aligned to kArenaAlignment only: what needs more is
   // looked for among longer runs.
   const auto align = static_cast<uint32_t>(std::max<size_t>(

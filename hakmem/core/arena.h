@@ -194,7 +194,7 @@ class Arena {
   RunTree::Node* nodes_ = nullptr;
   uint64_t* dirty_ = nullptr;
 
-  Mutex mu_;
+  Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
   uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // granules accessible
   std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables

@@ -85,6 +85,9 @@ bool CachedPool::Refill(ThreadCache& cache, SizeClass size_class,
 void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
   const ThreadCache::Use use(cache);
   if (!use.granted()) return backend_.Allocate(size_class);
+  // Getting the cache ready may have allocated a block of this very class, and
+  // left the bin with the rest of a magazine.
+  if (void* const block = cache.Pop(size_class)) return block;
   ThreadCache::Bin& bin = cache.bin(size_class);
   if (bin.capacity == 0) Prepare(cache, size_class);
   Magazine* const current = cache.Close(size_class);

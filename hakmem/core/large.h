@@ -52,7 +52,7 @@ class DirectMappings {
   bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Insert(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  Mutex mu_;
+  Mutex mu_{Mutex::Locking::kInner};
   Entry* table_ ABSL_GUARDED_BY(mu_) = nullptr;
   size_t capacity_ ABSL_GUARDED_BY(mu_) = 0;  // a power of two, or 0
   size_t filled_ ABSL_GUARDED_BY(mu_) = 0;    // entries that are not 0

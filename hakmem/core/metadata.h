@@ -63,7 +63,7 @@ class Metadata {
   char* region_ = nullptr;
   size_t size_ = 0;
 
-  Mutex mu_;
+  Mutex mu_{Mutex::Locking::kInner};
   std::atomic<size_t> used_{0};
   size_t committed_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<FreePiece*, kMaxPiece / kUnit + 1> free_ ABSL_GUARDED_BY(mu_){};

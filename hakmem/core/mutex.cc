@@ -4,19 +4,17 @@
 #include <valgrind/helgrind.h>
 #include <valgrind/valgrind.h>
 
+#include <cerrno>
 #include <new>
 
+#include "absl/base/internal/thread_identity.h"
+
 namespace hakmem {
-namespace {
-
-// Set while this thread is inside a contended absl::Mutex::Lock().
-thread_local bool in_lock __attribute__((tls_model("initial-exec"))) = false;
-
-}  // namespace
 
 constinit std::atomic<bool> Mutex::special_{false};
 constinit bool Mutex::on_valgrind_ = false;
 constinit thread_local bool Mutex::in_fork_ = false;
+constinit thread_local bool Mutex::in_thread_set_up_ = false;
 
 void Mutex::DetectValgrind() {
   on_valgrind_ = RUNNING_ON_VALGRIND != 0;
@@ -39,18 +37,23 @@ void Mutex::EndFork() {
 // pthread_setspecific(), which that calls, allocates when the key is not among
 // the first 32. That allocation comes back to here, possibly for the very lock
 // that is being waited for, and has no identity to queue with yet: so it waits
-// without queueing. The outer call holds nothing and is in no queue at that
-// point, so whoever holds the lock goes on and lets go of it.
+// without queueing. The outer call is in no queue at that point, and must not
+// hold a lock either, which the allocation might need: so at the locks that are
+// taken below others a thread without an identity waits without queueing too.
 void Mutex::LockSlow() {
   if (in_fork_) return;
   if (!mu_.TryLock()) {
-    if (in_lock) {
-      while (!mu_.TryLock()) sched_yield();
-    } else {
-      in_lock = true;
+    const int saved_errno = errno;
+    const bool may_queue =
+        absl::base_internal::CurrentThreadIdentityIfPresent() != nullptr ||
+        (!in_thread_set_up_ && !inner_);
+    if (may_queue) {
+      const ThreadSetUp scope;
       mu_.Lock();
-      in_lock = false;
+    } else {
+      while (!mu_.TryLock()) sched_yield();
     }
+    errno = saved_errno;
   }
   if (on_valgrind_) {
     VALGRIND_HG_DISABLE_CHECKING(&mu_, sizeof(mu_));
@@ -64,7 +67,9 @@ void Mutex::UnlockSlow() {
   mu_.Unlock();
 }
 
-void Mutex::Remake() { new (&mu_) absl::Mutex; }
+void Mutex::Remake() {
+  if (enabled_) new (&mu_) absl::Mutex;
+}
 
 void HelgrindRelease([[maybe_unused]] const void* object) {
   if (Mutex::on_valgrind()) ANNOTATE_HAPPENS_BEFORE(object);

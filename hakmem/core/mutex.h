@@ -12,6 +12,7 @@
 #define HAKMEM_CORE_MUTEX_H_
 
 #include <atomic>
+#include <cstddef>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -22,17 +23,20 @@ class ABSL_LOCKABLE Mutex {
  public:
   // A pool that is built without its lock, to measure the lock's price, says
   // kNone. It may be used by one thread at a time.
-  enum class Locking { kFull, kNone };
+  // kInner is for a lock that is taken while another one is held.
+  enum class Locking { kFull, kInner, kNone };
 
   explicit constexpr Mutex(Locking locking = Locking::kFull)
-      : mu_(absl::kConstInit), enabled_(locking == Locking::kFull) {}
+      : mu_(absl::kConstInit),
+        enabled_(locking != Locking::kNone),
+        inner_(locking == Locking::kInner) {}
   ~Mutex() {}
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  // Waits for the lock. Called again on a thread that holds it between
-  // LockForFork() and its end, does nothing: fork handlers of the program may
-  // allocate.
+  // Waits for the lock; keeps errno. Called again on a thread that holds it
+  // between LockForFork() and its end, does nothing: fork handlers of the
+  // program may allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     if (!enabled_) return;
     if (special_.load(std::memory_order_relaxed) || !mu_.TryLock())
@@ -58,9 +62,26 @@ class ABSL_LOCKABLE Mutex {
   static void BeginFork();
   static void EndFork();
 
-  // In the child of a fork: makes the lock anew. Whoever waited for it in the
-  // parent does not exist here, so it cannot be unlocked in the usual way.
+  // In the child of a fork, in place of Unlock(): makes the lock anew. Whoever
+  // waited for it in the parent does not exist here.
   void Remake();
+
+  // While one of these exists, the thread is inside pthread_setspecific(),
+  // which may call calloc() and is not re-entrant then: of two calls within
+  // each other, for keys past the first 32, the inner one's value is lost. So
+  // until it is gone nothing may come to another such call, and Lock() does
+  // not.
+  class ThreadSetUp {
+   public:
+    ThreadSetUp() : outer_(in_thread_set_up_) { in_thread_set_up_ = true; }
+    ~ThreadSetUp() { in_thread_set_up_ = outer_; }
+    ThreadSetUp(const ThreadSetUp&) = delete;
+    ThreadSetUp& operator=(const ThreadSetUp&) = delete;
+
+   private:
+    const bool outer_;
+  };
+  static bool in_thread_set_up() { return in_thread_set_up_; }
 
   // Asks once whether this process runs under Valgrind. Before the first
   // contention; by the arena's set-up.
@@ -77,12 +98,15 @@ class ABSL_LOCKABLE Mutex {
     absl::Mutex mu_;
   };
   bool enabled_;
+  bool inner_;
 
   // True under Valgrind, and while a fork is under way: one test in the usual
   // case. In P0 this lock is a good part of the time that a call takes.
   static constinit std::atomic<bool> special_;
   static constinit bool on_valgrind_;
   static constinit thread_local bool in_fork_
+      __attribute__((tls_model("initial-exec")));
+  static constinit thread_local bool in_thread_set_up_
       __attribute__((tls_model("initial-exec")));
 };
 

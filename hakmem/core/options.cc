@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
+
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -97,8 +99,11 @@ void ApplyOption(std::string_view entry, Options& options) {
   if (!entry.starts_with(kPrefix)) return;
   const size_t equals = entry.find('=');
   if (equals == std::string_view::npos) return;
-  const std::string_view name = entry.substr(0, equals);
-  const std::string_view text = entry.substr(equals + 1);
+  // Not substr(): that can throw, and there is no C++ run time here.
+  std::string_view name = entry;
+  name.remove_suffix(entry.size() - equals);
+  std::string_view text = entry;
+  text.remove_prefix(equals + 1);
   for (const OptionInfo& info : kOptionTable) {
     if (info.name != name) continue;
     uint64_t value = 0;
@@ -115,6 +120,7 @@ void ApplyOption(std::string_view entry, Options& options) {
 }
 
 Options ReadOptions() {
+  const int saved_errno = errno;
   Options options;
   if (environ != nullptr) {
     for (char** entry = environ; *entry != nullptr; ++entry) {
@@ -123,6 +129,7 @@ Options ReadOptions() {
   } else {
     ReadProcEnvironment(options);
   }
+  errno = saved_errno;
   return options;
 }
 

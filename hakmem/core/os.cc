@@ -4,12 +4,25 @@
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 
+#include <cerrno>
 #include <cstdint>
 
 namespace hakmem::os {
 namespace {
 
+class ErrnoKeeper {
+ public:
+  ErrnoKeeper() : saved_(errno) {}
+  ~ErrnoKeeper() { errno = saved_; }
+  ErrnoKeeper(const ErrnoKeeper&) = delete;
+  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
+
+ private:
+  const int saved_;
+};
+
 void* MapAligned(size_t bytes, size_t alignment, int protection) {
+  const ErrnoKeeper keeper;
   // One page more than alignment asks for is never needed: mappings start at
   // pages.
   const size_t slack = alignment > kPageSize ? alignment - kPageSize : 0;
@@ -34,10 +47,12 @@ void* Reserve(size_t bytes, size_t alignment) {
 }
 
 bool Commit(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
   return mprotect(start, bytes, PROT_READ | PROT_WRITE) == 0;
 }
 
 bool Purge(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
   return madvise(start, bytes, MADV_DONTNEED) == 0;
 }
 
@@ -45,15 +60,20 @@ void* Map(size_t bytes, size_t alignment) {
   return MapAligned(bytes, alignment, PROT_READ | PROT_WRITE);
 }
 
-void Unmap(void* start, size_t bytes) { munmap(start, bytes); }
+void Unmap(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
+  munmap(start, bytes);
+}
 
 size_t PhysicalMemory() {
+  const ErrnoKeeper keeper;
   struct sysinfo info;
   if (sysinfo(&info) != 0) return size_t{1} << 30;
   return static_cast<size_t>(info.totalram) * info.mem_unit;
 }
 
 size_t AddressSpaceLimit() {
+  const ErrnoKeeper keeper;
   struct rlimit limit;
   if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) {
     return SIZE_MAX;

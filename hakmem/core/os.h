@@ -1,6 +1,7 @@
 // The system calls that hakmem makes for memory. Sizes in bytes, addresses and
 // sizes multiples of the page size. Safe from any thread; none allocates. Each
-// leaves errno as the system set it.
+// keeps errno, since a failure here need not be one of the call that the
+// program made.
 
 #ifndef HAKMEM_CORE_OS_H_
 #define HAKMEM_CORE_OS_H_

@@ -9,6 +9,7 @@ ALLOCATOR_COPTS = [
     "-fno-threadsafe-statics",
     "-fno-stack-protector",
     "-fno-plt",
+    "-ftls-model=initial-exec",
     "-fvisibility=hidden",
     "-fno-builtin-malloc",
 ]

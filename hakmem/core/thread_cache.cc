@@ -91,10 +91,9 @@ void CacheCounters::AddTo(CacheCounters& sum) const {
 
 bool ThreadCache::Activate() {
   if (state_ != State::kNew || !arena.EnsureReady()) return false;
-  absl::call_once(exit_key_once, [] {
-    exit_key_made = pthread_key_create(&exit_key, &OnThreadExit) == 0;
-  });
-  if (!exit_key_made) {
+  // This is calloc() for another's pthread_setspecific(): next time.
+  if (Mutex::in_thread_set_up()) return false;
+  if (!MakeExitKey()) {
     state_ = State::kUncached;
     return false;
   }
@@ -104,12 +103,19 @@ bool ThreadCache::Activate() {
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
-  if (pthread_setspecific(exit_key, this) != 0) {
-    Retire();
-    return false;
-  }
-  state_ = State::kActive;
-  return true;
+  const bool will_be_told = [this] {
+    const Mutex::ThreadSetUp scope;
+    return pthread_setspecific(exit_key, this) == 0;
+  }();
+  if (!will_be_told) Retire();
+  return will_be_told;
+}
+
+bool ThreadCache::MakeExitKey() {
+  absl::call_once(exit_key_once, [] {
+    exit_key_made = pthread_key_create(&exit_key, &OnThreadExit) == 0;
+  });
+  return exit_key_made;
 }
 
 // Runs after the destructors of C++ thread_local objects, among those of

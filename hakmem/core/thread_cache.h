@@ -182,6 +182,12 @@ class ThreadCache {
 
   static Mutex& registry_mutex();
 
+  // Makes the pthread key whose destructor flushes a thread's cache. Early, so
+  // that it is among the first 32: a value of a later one may be lost when the
+  // program's own pthread_setspecific() is a thread's first allocation. False
+  // when there are no keys left.
+  static bool MakeExitKey();
+
  private:
   template <size_t... kClass>
   explicit constexpr ThreadCache(std::index_sequence<kClass...>);

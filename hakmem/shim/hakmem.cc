@@ -18,7 +18,10 @@ namespace {
 
 // As early as a library can: fork() runs the handlers that prepare in reverse
 // order, so those of the program, which may allocate, come before ours.
-[[gnu::constructor(101)]] void AtLoad() { heap::InstallForkHandlers(); }
+[[gnu::constructor(101)]] void AtLoad() {
+  heap::InstallForkHandlers();
+  hakmem::ThreadCache::MakeExitKey();
+}
 
 }  // namespace
 

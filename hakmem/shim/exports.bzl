@@ -1,0 +1,60 @@
+"""What libhakmem.so and libhakmem.a show: these names and no others."""
+
+MALLOC_FAMILY = [
+    "aligned_alloc",
+    "calloc",
+    "free",
+    "malloc",
+    "malloc_usable_size",
+    "memalign",
+    "posix_memalign",
+    "pvalloc",
+    "realloc",
+    "reallocarray",
+    "valloc",
+]
+
+# The nothrow forms of new are the C++ run time's: see new.cc.
+OPERATORS = [
+    # new, new[]; with an alignment
+    "_Znwm",
+    "_Znam",
+    "_ZnwmSt11align_val_t",
+    "_ZnamSt11align_val_t",
+    # delete: plain, sized, nothrow; each with an alignment
+    "_ZdlPv",
+    "_ZdlPvm",
+    "_ZdlPvRKSt9nothrow_t",
+    "_ZdlPvSt11align_val_t",
+    "_ZdlPvmSt11align_val_t",
+    "_ZdlPvSt11align_val_tRKSt9nothrow_t",
+    # delete[]: likewise
+    "_ZdaPv",
+    "_ZdaPvm",
+    "_ZdaPvRKSt9nothrow_t",
+    "_ZdaPvSt11align_val_t",
+    "_ZdaPvmSt11align_val_t",
+    "_ZdaPvSt11align_val_tRKSt9nothrow_t",
+]
+
+NATIVE = [
+    "hak_aligned_alloc",
+    "hak_alloc",
+    "hak_alloc_at",
+    "hak_calloc",
+    "hak_config",
+    "hak_free",
+    "hak_free_at",
+    "hak_realloc",
+    "hak_stats_get",
+    "hak_usable_size",
+]
+
+EXPORTS = MALLOC_FAMILY + OPERATORS + NATIVE
+
+# What new.cc asks of the program's C++ run time, if there is one:
+# std::get_new_handler() and std::__throw_bad_alloc().
+WEAK_REFERENCES = [
+    "_ZSt15get_new_handlerv",
+    "_ZSt17__throw_bad_allocv",
+]
