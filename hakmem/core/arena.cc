@@ -12,7 +12,7 @@ constinit Arena arena;
 namespace {
 
 // The side tables become accessible for this many granules (2 GiB of arena) at
-// a time: three system calls, and 690 KiB of address space that stays untouched
+// a time: four system calls, and 690 KiB of address space that stays untouched
 // until it is needed.
 constexpr uint32_t kTablesStep = 32768;
 
@@ -70,7 +70,7 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   const size_t dirty_bytes = PageUp(granules / 8 + sizeof(uint64_t));
   const size_t metadata_bytes = MetadataBytes(arena_bytes);
   const size_t total = arena_bytes + class_bytes + span_bytes + node_bytes +
-                       dirty_bytes + metadata_bytes;
+                       2 * dirty_bytes + metadata_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kArenaAlignment));
   if (start == nullptr) return false;
   char* next = start + arena_bytes;
@@ -83,6 +83,7 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   span_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(span_bytes));
   nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
   dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  purged_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   metadata_.Init(carve(metadata_bytes), metadata_bytes);
   // The class map is read for any address in the arena, so all of it has to be
   // accessible; 16 bytes a MiB of arena, of which few are ever touched.
@@ -115,7 +116,8 @@ bool Arena::CommitTables(uint32_t granules) {
     return os::Commit(bytes + begin, end - begin);
   };
   if (!commit(span_map_, sizeof(uint32_t), 1) ||
-      !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8)) {
+      !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8) ||
+      !commit(purged_, 1, 8)) {
     return false;
   }
   tables_frontier_.store(to, std::memory_order_release);
@@ -259,6 +261,7 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   span->granules = granules;
   Enter(span, start, end);
   const bool dirty = TakeDirty(start, granules);
+  NoteRegret(start, granules);
   if (zeroed != nullptr) *zeroed = !dirty;
   return true;
 }
@@ -303,10 +306,34 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
   return true;
 }
 
+// A program that frees and allocates the same amount over and over is not to
+// pay for fresh pages each time: what it takes back from among the purged
+// granules may stay next time. A program that has come to rest takes nothing
+// back, and its bound is the plain one within seconds.
+void Arena::NoteRegret(uint32_t start, uint32_t length) {
+  uint32_t regretted = 0;
+  ForEachWord(purged_, start, length,
+              [&regretted](uint64_t& word, uint64_t mask) {
+                regretted += static_cast<uint32_t>(std::popcount(word & mask));
+                word &= ~mask;
+              });
+  if (regretted == 0) return;
+  ForgetRegret();
+  regretted_ = std::min(regretted_ + regretted, frontier_);
+}
+
+void Arena::ForgetRegret() {
+  const int64_t now = os::CoarseSeconds();
+  const int64_t passed = now - regret_second_;
+  regretted_ = passed > 31 ? 0 : regretted_ >> passed;
+  regret_second_ = now;
+}
+
 void Arena::PurgeBeyondBound() {
+  if (regretted_ != 0) ForgetRegret();
   const size_t live = live_granules_.load(std::memory_order_relaxed);
-  const size_t bound =
-      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+  const size_t bound = live / kRetainedShare +
+                       (options_.retain_bytes >> kGranuleShift) + regretted_;
   if (dirty_granules_ <= bound) return;
   // A little more than needed, so that the next free does not come here again.
   PurgeLocked(bound - bound / 4);
@@ -333,6 +360,8 @@ size_t Arena::PurgeLocked(size_t keep) {
     }
     if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
     TakeDirty(start, end - start);
+    ForEachWord(purged_, start, end - start,
+                [](uint64_t& word, uint64_t mask) { word |= mask; });
     end = start;
   }
   dirty_end_ = end;

@@ -171,6 +171,9 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool TakeDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteRegret(uint32_t start, uint32_t length)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetRegret() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -192,7 +195,8 @@ class Arena {
   std::atomic<uint8_t>* class_map_ = nullptr;
   std::atomic<uint32_t>* span_map_ = nullptr;
   RunTree::Node* nodes_ = nullptr;
-  uint64_t* dirty_ = nullptr;
+  uint64_t* dirty_ = nullptr;   // one bit a granule
+  uint64_t* purged_ = nullptr;  // likewise: went to the system, not used since
 
   Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
@@ -200,6 +204,10 @@ class Arena {
   std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  // Granules that the system got and that were wanted back soon after: so many
+  // more may stay. Halves with every second.
+  uint32_t regretted_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t regret_second_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
 };

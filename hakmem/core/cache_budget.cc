@@ -10,8 +10,11 @@ constinit CacheBudget cache_budget;
 
 namespace {
 
+// A larson of 32 KiB to 1 MiB on four threads hits in its own magazines 91 % of
+// the time with an eighth of what is live, 97.5 % with a quarter; with small
+// blocks the floor does, and the share makes no difference.
 constexpr size_t kFloor = size_t{8} << 20;
-constexpr size_t kShareOfLive = 8;
+constexpr size_t kShareOfLive = 4;
 
 }  // namespace
 

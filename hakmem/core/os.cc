@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
+#include <time.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -63,6 +64,12 @@ void* Map(size_t bytes, size_t alignment) {
 void Unmap(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
   munmap(start, bytes);
+}
+
+int64_t CoarseSeconds() {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return now.tv_sec;
 }
 
 size_t PhysicalMemory() {

@@ -7,6 +7,7 @@
 #define HAKMEM_CORE_OS_H_
 
 #include <cstddef>
+#include <cstdint>
 
 namespace hakmem::os {
 
@@ -27,6 +28,10 @@ void* Reserve(size_t bytes, size_t alignment);
 void* Map(size_t bytes, size_t alignment);
 
 void Unmap(void* start, size_t bytes);
+
+// Seconds since some moment, by a clock that costs no system call and may be
+// some milliseconds late.
+int64_t CoarseSeconds();
 
 // The machine's memory in bytes, for defaults that scale with it.
 size_t PhysicalMemory();
