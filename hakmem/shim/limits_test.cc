@@ -220,7 +220,27 @@ void NoArena() {
   std::thread([] { free(malloc(100)); }).join();
 }
 
+// The system refuses the arena's generous steps and grants the small ones: a
+// call that succeeds in the end says nothing of what failed on the way.
+void DataSegment() {
+  // Uses up what is accessible already.
+  BlocksOf<1000>().Allocate(20000);
+  size_t pages[6] = {};
+  FILE* const file = std::fopen("/proc/self/statm", "r");
+  CHECK(file != nullptr);
+  for (size_t& figure : pages) CHECK(std::fscanf(file, "%zu", &figure) == 1);
+  std::fclose(file);
+  const rlimit limit = {pages[5] * 4096 + 3 * kMiB, RLIM_INFINITY};
+  CHECK(setrlimit(RLIMIT_DATA, &limit) == 0);
+  for (int round = 0; round < 3; ++round) {
+    CHECK(BlocksOf<100>().Allocate(SIZE_MAX) > 20000);
+    BlocksOf<100>().CheckAndFree();
+  }
+  BlocksOf<1000>().CheckAndFree();
+}
+
 constexpr std::pair<std::string_view, void (*)()> kParts[] = {
+    {"data_segment", &DataSegment},
     {"small_arena", &SmallArena},
     {"small_arena_early", &SmallArena},
     {"small_arena_threads", &SmallArenaThreads},
@@ -311,6 +331,10 @@ TEST(LimitsTest, DirectMappingsServeWhatASmallArenaCannot) {
 
 TEST(LimitsTest, UnderALimitOfAddressSpace) {
   RunInProcess("address_space", {}, 700 * kMiB);
+}
+
+TEST(LimitsTest, UnderALimitOfTheDataSegment) {
+  RunInProcess("data_segment", {});
 }
 
 TEST(LimitsTest, WithoutAnyReservation) { RunInProcess("no_arena", {}); }
