@@ -125,7 +125,10 @@ def _self_contained_archive_impl(ctx):
         outputs = [archive],
         mnemonic = "ArchiveAllocator",
     )
-    return [DefaultInfo(files = depset([archive]))]
+    return [DefaultInfo(
+        files = depset([archive]),
+        runfiles = ctx.runfiles(files = [archive]),
+    )]
 
 self_contained_archive = rule(
     implementation = _self_contained_archive_impl,
@@ -162,7 +165,10 @@ def _self_contained_shared_impl(ctx):
         mnemonic = "LinkAllocator",
         progress_message = "Linking %s" % ctx.label,
     )
-    return [DefaultInfo(files = depset([library]))]
+    return [DefaultInfo(
+        files = depset([library]),
+        runfiles = ctx.runfiles(files = [library]),
+    )]
 
 self_contained_shared = rule(
     implementation = _self_contained_shared_impl,

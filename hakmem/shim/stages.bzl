@@ -12,6 +12,58 @@ STAGES = [
     ("tls_full", "cached", "cached", "cached"),
 ]
 
+ALL_STAGES = [stage for stage, _, _, _ in STAGES]
+
+# With a sanitizer's malloc there is nothing of the shim to test.
+NOT_SANITIZED = select({
+    "//config:sanitized": ["@platforms//:incompatible"],
+    "//conditions:default": [],
+})
+
+def stage_tests(name, srcs, stages = ["p0", "tls_full"], deps = [], **kwargs):
+    """Declares NAME_<stage>_test for each stage: GoogleTests on that malloc.
+
+    Args:
+      name: of the tests, without stage and _test.
+      srcs: compiled once for all of them.
+      stages: to link with.
+      deps: of the sources, beside hakmem.h and GoogleTest.
+      **kwargs: size, env, args and what else every test takes.
+    """
+    native.cc_library(
+        name = name + "_test_sources",
+        testonly = True,
+        srcs = srcs,
+        alwayslink = True,
+        # The compiler must not know malloc better than we do, nor know better
+        # than to misuse it.
+        copts = [
+            "-fno-builtin",
+            "-Wno-unknown-warning-option",  # clang's name for: gcc's next three
+            "-Wno-alloc-size-larger-than",
+            "-Wno-free-nonheap-object",
+            "-Wno-use-after-free",
+        ],
+        target_compatible_with = NOT_SANITIZED,
+        visibility = ["//visibility:private"],
+        deps = deps + [
+            ":api",
+            "@com_google_googletest//:gtest",
+        ],
+    )
+    for stage in stages:
+        native.cc_test(
+            name = "%s_%s_test" % (name, stage),
+            linkopts = ["-pthread"],
+            malloc = ":hakmem_" + stage,
+            target_compatible_with = NOT_SANITIZED,
+            deps = [
+                ":%s_test_sources" % name,
+                "@com_google_googletest//:gtest_main",
+            ],
+            **kwargs
+        )
+
 def stage_libraries():
     """Declares :hakmem_<stage> and :hakmem_api_<stage> for every stage."""
     for number, (stage, tiny, l2, l25) in enumerate(STAGES):

@@ -1,0 +1,126 @@
+"""What libhakmem.so and libhakmem.a are made of, and what preloading costs.
+
+Arguments: the shared library, the archive, and the names that both export,
+separated by commas.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+LIBRARY = os.path.abspath(sys.argv.pop(1))
+ARCHIVE = os.path.abspath(sys.argv.pop(1))
+EXPORTS = set(sys.argv.pop(1).split(','))
+
+MAX_TEXT_BYTES = 256 * 1024
+MAX_START_KIB = 1024
+
+# std::get_new_handler() and std::__throw_bad_alloc(): the program's, if any.
+WEAK = {'_ZSt15get_new_handlerv', '_ZSt17__throw_bad_allocv'}
+
+
+def output(*command, **kwargs):
+  return subprocess.run(command, check=True, capture_output=True, text=True,
+                        **kwargs).stdout
+
+
+def symbols(*options):
+  """(kind, name without version) of each symbol that nm lists."""
+  found = set()
+  for line in output('nm', *options).splitlines():
+    match = re.fullmatch(r'[0-9a-f ]*([A-Za-z]) (\S+)', line)
+    if match:
+      found.add((match[1], match[2].split('@')[0]))
+  return found
+
+
+class SharedLibraryTest(unittest.TestCase):
+
+  def test_needs_the_c_library_alone(self):
+    needed = re.findall(r'\(NEEDED\).*\[(.*)\]',
+                        output('readelf', '-d', LIBRARY))
+    self.assertLessEqual(set(needed), {'libc.so.6', 'ld-linux-x86-64.so.2'})
+    self.assertIn('libc.so.6', needed)
+
+  def test_exports_exactly_what_is_listed(self):
+    exported = {name for _, name in symbols('-D', '--defined-only', LIBRARY)}
+    self.assertEqual(exported, EXPORTS)
+
+  def test_asks_for_the_cxx_run_time_weakly(self):
+    undefined = symbols('-D', '--undefined-only', LIBRARY)
+    cxx = {(kind, name) for kind, name in undefined
+           if name.startswith('_Z') or name.startswith('__cxa_throw')}
+    self.assertEqual(cxx, {('w', name) for name in WEAK})
+
+  def test_reaches_thread_local_storage_without_a_call(self):
+    names = {name for _, name in symbols('-D', '--undefined-only', LIBRARY)}
+    self.assertNotIn('__tls_get_addr', names)
+    self.assertNotIn('_dl_tlsdesc', output('readelf', '-Wr', LIBRARY))
+
+  def test_is_bound_at_once_and_read_only_after(self):
+    dynamic = output('readelf', '-d', LIBRARY)
+    self.assertIn('BIND_NOW', dynamic)
+    self.assertNotIn('TEXTREL', dynamic)
+    self.assertIn('[libhakmem.so.0]', dynamic)
+    segments = output('readelf', '-Wl', LIBRARY)
+    self.assertIn('GNU_RELRO', segments)
+    stack = re.search(r'GNU_STACK.*', segments)[0]
+    self.assertNotIn('RWE', stack)
+
+  def test_is_small(self):
+    sizes = output('size', '-A', LIBRARY)
+    text = int(re.search(r'^\.text\s+(\d+)', sizes, re.M)[1])
+    self.assertLessEqual(text, MAX_TEXT_BYTES)
+
+  def test_preloading_costs_at_most_a_mebibyte(self):
+    # The program prints what the kernel counts as its own peak.
+    def peak_kib(**env):
+      figures = []
+      for _ in range(5):
+        status = output('/bin/grep', 'VmHWM', '/proc/self/status',
+                        env=dict(os.environ, **env))
+        figures.append(int(re.search(r'(\d+) kB', status)[1]))
+      return min(figures)
+    self.assertLessEqual(peak_kib(LD_PRELOAD=LIBRARY),
+                         peak_kib() + MAX_START_KIB)
+
+
+class ArchiveTest(unittest.TestCase):
+
+  def test_shows_exactly_what_is_listed(self):
+    defined = {name for kind, name
+               in symbols('--defined-only', '--extern-only', ARCHIVE)
+               if not name.endswith('.o')}
+    self.assertEqual(defined, EXPORTS)
+
+  def test_asks_for_the_cxx_run_time_weakly(self):
+    cxx = {(kind, name) for kind, name in symbols('--undefined-only', ARCHIVE)
+           if name.startswith('_Z')}
+    self.assertEqual(cxx, {('w', name) for name in WEAK})
+
+  def test_c_and_cxx_programs_link_with_it(self):
+    for compiler, suffix, body in [
+        ('gcc', '.c', 'void* p = malloc(5000000); hak_stats s;'
+         ' hak_stats_get(&s, sizeof s); free(p);'
+         ' return s.large_bytes >= 5000000 ? 0 : 1;'),
+        ('g++', '.cc', 'static char* volatile p;'
+         ' try { p = new char[~0UL / 4]; }'
+         ' catch (const std::bad_alloc&) { return 0; } return 1;')]:
+      with self.subTest(compiler), tempfile.TemporaryDirectory() as scratch:
+        source = os.path.join(scratch, 'program' + suffix)
+        program = os.path.join(scratch, 'program')
+        with open(source, 'w') as file:
+          file.write('#include <stdlib.h>\n#include "hakmem/shim/hakmem.h"\n')
+          if suffix == '.cc':
+            file.write('#include <new>\n')
+          file.write('int main(void) { %s }\n' % body)
+        output(compiler, '-O1', '-fno-builtin', '-Wno-alloc-size-larger-than',
+               '-I.', source, ARCHIVE, '-o', program)
+        self.assertEqual(subprocess.run([program]).returncode, 0)
+
+
+if __name__ == '__main__':
+  unittest.main()

@@ -1,0 +1,342 @@
+// Memory that ends: a small arena, limits of the system, no arena at all.
+//
+// Options and limits hold for a whole process from its first call on, so each
+// test runs a part of this program in a process of its own: RunInProcess()
+// starts it, with an environment of its own, and what is named there as
+// LIMITS_PART runs in place of main().
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hakmem/shim/early.h"
+#include "hakmem/shim/hakmem.h"
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+#define CHECK(condition)                          \
+  do {                                            \
+    if (!(condition)) Fail(__LINE__, #condition); \
+  } while (false)
+
+[[noreturn]] void Fail(int line, const char* condition) {
+  std::fprintf(stderr, "limits_test.cc:%d: %s (errno %d)\n", line, condition,
+               errno);
+  _exit(1);
+}
+
+hak_stats Stats() {
+  hak_stats stats;
+  CHECK(hak_stats_get(&stats, sizeof(stats)) == 0);
+  return stats;
+}
+
+// Blocks of one size, each filled with what its number says. Where they stand
+// is noted in memory that does not come from the heap that is being used up.
+class Blocks {
+ public:
+  explicit Blocks(size_t size) : size_(size) {}
+
+  // Allocates until there is none left or `limit` are there.
+  size_t Allocate(size_t limit) {
+    while (count_ < limit && count_ < std::size(blocks_)) {
+      errno = EXDEV;
+      void* const block = malloc(size_);
+      if (block == nullptr) {
+        CHECK(errno == ENOMEM);
+        break;
+      }
+      CHECK(errno == EXDEV);
+      std::memset(block, Fill(count_), size_);
+      blocks_[count_++] = static_cast<unsigned char*>(block);
+    }
+    return count_;
+  }
+
+  void CheckAndFree() {
+    for (size_t i = 0; i < count_; ++i) {
+      for (size_t at = 0; at < size_; at += 61)
+        CHECK(blocks_[i][at] == Fill(i));
+      errno = EXDEV;
+      free(blocks_[i]);
+      CHECK(errno == EXDEV);
+    }
+    count_ = 0;
+  }
+
+ private:
+  static unsigned char Fill(size_t i) {
+    return static_cast<unsigned char>(i * 7 + 1);
+  }
+
+  size_t size_;
+  size_t count_ = 0;
+  static constexpr size_t kMost = 600000;
+  unsigned char* blocks_[kMost];
+};
+
+// Static, so that there is room for it whatever the heap says.
+template <size_t kSize>
+Blocks& BlocksOf() {
+  alignas(Blocks) static constinit char memory[sizeof(Blocks)] = {};
+  static Blocks* const blocks = new (memory) Blocks(kSize);
+  return *blocks;
+}
+
+template <size_t kSize>
+void UseUpAndRecover() {
+  Blocks& blocks = BlocksOf<kSize>();
+  const size_t first = blocks.Allocate(SIZE_MAX);
+  CHECK(first * kSize > kMiB);
+  // Nothing of another size is left either, and nothing of an impossible one.
+  CHECK(malloc(8 * kMiB) == nullptr && errno == ENOMEM);
+  CHECK(calloc(1, 8 * kMiB) == nullptr && errno == ENOMEM);
+  CHECK(aligned_alloc(kMiB, 8 * kMiB) == nullptr && errno == ENOMEM);
+  blocks.CheckAndFree();
+  for (int round = 0; round < 3; ++round) {
+    const size_t again = blocks.Allocate(SIZE_MAX);
+    CHECK(again == first);
+    blocks.CheckAndFree();
+  }
+}
+
+// A full heap in turns of all sizes: what one gave back serves the next.
+void SmallArena() {
+  CHECK(Stats().reserved_bytes == 4 * kMiB);
+  for (int round = 0; round < 2; ++round) {
+    UseUpAndRecover<16>();
+    UseUpAndRecover<100>();
+    UseUpAndRecover<1000>();
+    UseUpAndRecover<5000>();
+    UseUpAndRecover<30000>();
+    UseUpAndRecover<100000>();
+    UseUpAndRecover<1000000>();
+    UseUpAndRecover<1500000>();
+  }
+  CHECK(Stats().direct_bytes == 0);
+}
+
+// Several threads at the end of memory: each gets what another frees.
+void SmallArenaThreads() {
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([i] {
+      const size_t sizes[] = {200, 3000, 40000, 300000};
+      for (int round = 0; round < 200; ++round) {
+        void* blocks[2000];
+        int count = 0;
+        while (count < 2000) {
+          void* const block = malloc(sizes[(i + round) % 4]);
+          if (block == nullptr) break;
+          std::memset(block, i, 100);
+          blocks[count++] = block;
+        }
+        while (count > 0) {
+          CHECK(*static_cast<unsigned char*>(blocks[--count]) == i);
+          free(blocks[count]);
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  UseUpAndRecover<1000>();
+}
+
+// What does not fit into the arena is mapped directly, and given back.
+template <size_t kSize>
+void SpillOver() {
+  Blocks& blocks = BlocksOf<kSize>();
+  const size_t wanted = 12 * kMiB / (kSize < 4096 ? 4096 : kSize);
+  CHECK(blocks.Allocate(wanted + 4 * kMiB / kSize) ==
+        wanted + 4 * kMiB / kSize);
+  CHECK(Stats().direct_bytes > 0);
+  blocks.CheckAndFree();
+  CHECK(Stats().direct_bytes == 0);
+}
+
+void Spill() {
+  CHECK(Stats().reserved_bytes == 4 * kMiB);
+  SpillOver<100>();
+  SpillOver<3000>();
+  SpillOver<50000>();
+  SpillOver<700000>();
+  SpillOver<2000000>();
+}
+
+// As a program under `ulimit -v`: goes on until the limit, says ENOMEM there,
+// and goes on after giving back.
+void AddressSpace() {
+  CHECK(Stats().reserved_bytes > 0);
+  for (int round = 0; round < 3; ++round) {
+    CHECK(BlocksOf<100000>().Allocate(1000) == 1000);
+    BlocksOf<100000>().CheckAndFree();
+    CHECK(BlocksOf<5000000>().Allocate(SIZE_MAX) < 200);
+    BlocksOf<5000000>().CheckAndFree();
+    CHECK(BlocksOf<50>().Allocate(500000) == 500000);
+    BlocksOf<50>().CheckAndFree();
+  }
+}
+
+// No reservation at all: every block is a mapping of its own.
+void NoArena() {
+  CHECK(Stats().reserved_bytes == 0);
+  void* const small = malloc(10);
+  void* const zeroed = calloc(10, 1000);
+  void* const aligned = aligned_alloc(65536, 100);
+  void* grown = malloc(3000);
+  CHECK(small != nullptr && zeroed != nullptr && grown != nullptr);
+  CHECK(aligned != nullptr &&
+        reinterpret_cast<uintptr_t>(aligned) % 65536 == 0);
+  CHECK(Stats().direct_bytes > 0);
+  std::memset(grown, 0x33, 3000);
+  grown = realloc(grown, 300000);
+  CHECK(grown != nullptr && static_cast<char*>(grown)[2999] == 0x33);
+  grown = realloc(grown, 10);
+  CHECK(grown != nullptr && static_cast<char*>(grown)[9] == 0x33);
+  for (int i = 0; i < 10000; ++i) CHECK(static_cast<char*>(zeroed)[i] == 0);
+  for (void* const block : {small, zeroed, aligned, grown}) free(block);
+  CHECK(malloc(64 * kMiB) == nullptr && errno == ENOMEM);
+  for (int i = 0; i < 5; ++i) {
+    CHECK(BlocksOf<20000>().Allocate(50) == 50);
+    BlocksOf<20000>().CheckAndFree();
+  }
+  // Last, since its stack takes what address space there is.
+  std::thread([] { free(malloc(100)); }).join();
+}
+
+// The system refuses the arena's generous steps and grants the small ones: a
+// call that succeeds in the end says nothing of what failed on the way.
+void DataSegment() {
+  // Uses up what is accessible already.
+  BlocksOf<1000>().Allocate(20000);
+  size_t pages[6] = {};
+  FILE* const file = std::fopen("/proc/self/statm", "r");
+  CHECK(file != nullptr);
+  for (size_t& figure : pages) CHECK(std::fscanf(file, "%zu", &figure) == 1);
+  std::fclose(file);
+  const rlimit limit = {pages[5] * 4096 + 3 * kMiB, RLIM_INFINITY};
+  CHECK(setrlimit(RLIMIT_DATA, &limit) == 0);
+  for (int round = 0; round < 3; ++round) {
+    CHECK(BlocksOf<100>().Allocate(SIZE_MAX) > 20000);
+    BlocksOf<100>().CheckAndFree();
+  }
+  BlocksOf<1000>().CheckAndFree();
+}
+
+constexpr std::pair<std::string_view, void (*)()> kParts[] = {
+    {"data_segment", &DataSegment},
+    {"small_arena", &SmallArena},
+    {"small_arena_early", &SmallArena},
+    {"small_arena_threads", &SmallArenaThreads},
+    {"spill", &Spill},
+    {"address_space", &AddressSpace},
+    {"no_arena", &NoArena},
+};
+
+// Leaves so little address space above what is mapped already that no arena
+// fits. Here, since before this process was started nobody knows how much.
+void BeforeConstructors(int, char**, char** environment) {
+  // getenv() knows nothing yet.
+  const std::string_view part = environment[0] == nullptr ? "" : environment[0];
+  if (part == "LIMITS_PART=small_arena_early") free(malloc(100));
+  if (part != "LIMITS_PART=no_arena") return;
+  char text[64] = {};
+  const int fd = open("/proc/self/statm", O_RDONLY);
+  if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0) _exit(2);
+  close(fd);
+  size_t pages = 0;
+  for (const char* c = text; *c >= '0' && *c <= '9'; ++c) {
+    pages = pages * 10 + static_cast<size_t>(*c - '0');
+  }
+  const rlimit limit = {pages * 4096 + 9 * kMiB, RLIM_INFINITY};
+  if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(2);
+}
+
+HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
+
+[[gnu::constructor]] void RunPart() {
+  const char* const part = getenv("LIMITS_PART");
+  if (part == nullptr) return;
+  for (const auto& [name, body] : kParts) {
+    if (name != part) continue;
+    body();
+    _exit(0);
+  }
+  _exit(3);
+}
+
+// Runs a part in a process with these variables and, unless 0, this limit of
+// address space.
+void RunInProcess(const char* part,
+                  std::initializer_list<const char*> environment,
+                  size_t address_space = 0) {
+  std::string name = std::string("LIMITS_PART=") + part;
+  std::vector<char*> variables = {name.data()};
+  for (const char* const variable : environment) {
+    variables.push_back(const_cast<char*>(variable));
+  }
+  variables.push_back(nullptr);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const rlimit limit = {address_space, RLIM_INFINITY};
+    if (address_space != 0 && setrlimit(RLIMIT_AS, &limit) != 0) _exit(4);
+    char program[] = "limits_test";
+    char* const arguments[] = {program, nullptr};
+    execve("/proc/self/exe", arguments, variables.data());
+    _exit(5);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+TEST(LimitsTest, ASmallArenaUsedUpLosesNothing) {
+  RunInProcess("small_arena",
+               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+}
+
+// Options hold also where the first call comes before the C library has made
+// the environment known.
+TEST(LimitsTest, OptionsAreReadHoweverEarlyTheFirstCall) {
+  RunInProcess("small_arena_early",
+               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+}
+
+TEST(LimitsTest, ThreadsAtTheEndOfASmallArena) {
+  RunInProcess("small_arena_threads",
+               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+}
+
+TEST(LimitsTest, DirectMappingsServeWhatASmallArenaCannot) {
+  RunInProcess("spill", {"HAKMEM_ARENA_BYTES=4M"});
+}
+
+TEST(LimitsTest, UnderALimitOfAddressSpace) {
+  RunInProcess("address_space", {}, 700 * kMiB);
+}
+
+TEST(LimitsTest, UnderALimitOfTheDataSegment) {
+  RunInProcess("data_segment", {});
+}
+
+TEST(LimitsTest, WithoutAnyReservation) { RunInProcess("no_arena", {}); }
+
+}  // namespace

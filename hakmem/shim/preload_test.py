@@ -1,0 +1,149 @@
+"""Programs that know nothing of hakmem, with libhakmem.so preloaded.
+
+Each prints what it prints without it, and nothing on stderr. Arguments: the
+library, and a Python program for the test of python3.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+LIBRARY = os.path.abspath(sys.argv.pop(1))
+PYTHON_LOAD = os.path.abspath(sys.argv.pop(1))
+
+# A name that is no option: the library says so, once, in each process it is in.
+CONTROL = 'HAKMEM_NO_SUCH_OPTION'
+CONTROL_LINE = f'hakmem: warning: no such option: {CONTROL}: ignored\n'
+
+REGEX_SOURCE = r'''
+#include <iostream>
+#include <map>
+#include <regex>
+#include <string>
+int main() {
+  std::map<std::string, int> words;
+  const std::string text = "one two three two three three";
+  const std::regex word("[a-z]+");
+  for (std::sregex_iterator i(text.begin(), text.end(), word), end; i != end;
+       ++i) {
+    ++words[i->str()];
+  }
+  for (const auto& [name, count] : words) std::cout << name << count << "\n";
+}
+'''
+
+SQL = '''
+CREATE TABLE t (id INTEGER PRIMARY KEY, name TEXT, value REAL);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 1000000)
+INSERT INTO t SELECT i, 'row ' || i, (i * 7919) % 1000003 FROM n;
+CREATE INDEX by_value ON t (value);
+SELECT count(*), sum(value), min(name), max(name) FROM t;
+SELECT id, name FROM t WHERE value BETWEEN 500 AND 510 ORDER BY value;
+SELECT substr(name, 1, 6) AS head, count(*) FROM t GROUP BY head ORDER BY head;
+DELETE FROM t WHERE id % 3 = 0;
+VACUUM;
+SELECT count(*), total(value) FROM t;
+'''
+
+PERL = r'''
+use strict;
+my %count;
+for my $i (1 .. 300000) { push @{$count{$i % 1000}}, "value $i" x ($i % 7); }
+my $text = join ",", map { scalar(@{$count{$_}}) . ":" . length(join "", @{$count{$_}}) }
+    sort { $a <=> $b } keys %count;
+$text =~ s/(\d+):(\d+)/$2-$1/g;
+my @pids = map { my $p = fork // die; if (!$p) { my @x = map { "x" x $_ } 1 .. 2000; exit @x == 2000 ? 0 : 1 } $p } 1 .. 4;
+for (@pids) { waitpid $_, 0; print "child $?\n"; }
+print "$text\n";
+'''
+
+
+class PreloadTest(unittest.TestCase):
+
+  def setUp(self):
+    self.scratch = tempfile.mkdtemp(dir=os.environ.get('TEST_TMPDIR'))
+    self.addCleanup(shutil.rmtree, self.scratch)
+
+  def run_once(self, name, command, stdin, env):
+    """Runs the command in an empty directory of the same name every time."""
+    directory = os.path.join(self.scratch, name)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.mkdir(directory)
+    clean = {'PATH': '/usr/bin:/bin', 'HOME': self.scratch, 'LC_ALL': 'C',
+             'TMPDIR': self.scratch, **env}
+    return subprocess.run(command, input=stdin, capture_output=True, text=True,
+                          cwd=directory, env=clean, check=False)
+
+  def check(self, name, command, stdin=''):
+    """The same output with and without; and hakmem was really there."""
+    plain = self.run_once(name, command, stdin, {})
+    self.assertEqual(plain.returncode, 0, plain.stderr)
+    preloaded = self.run_once(name, command, stdin, {'LD_PRELOAD': LIBRARY})
+    self.assertEqual(preloaded.stderr, '')
+    self.assertEqual(preloaded.returncode, 0)
+    self.assertEqual(preloaded.stdout, plain.stdout)
+    self.assertNotEqual(plain.stdout, '')
+    return plain.stdout
+
+  def check_in_use(self, command):
+    """`command`, a program's quickest, says on stderr that hakmem is there."""
+    result = self.run_once('control', command, '',
+                           {'LD_PRELOAD': LIBRARY, CONTROL: '1'})
+    self.assertEqual(result.stderr, CONTROL_LINE)
+
+  def test_python(self):
+    self.check_in_use(['/usr/bin/python3', '-c', 'pass'])
+    self.check('python', ['/usr/bin/python3', PYTHON_LOAD])
+
+  def test_gcc_compiles_regex(self):
+    self.check_in_use(['gcc', '--version'])
+    source = os.path.join(self.scratch, 'words.cc')
+    with open(source, 'w') as file:
+      file.write(REGEX_SOURCE)
+    # The program that comes out runs preloaded as well.
+    self.check('gcc', ['sh', '-c', f'gcc -O1 -std=c++17 {source} -lstdc++ '
+                       '&& ./a.out && objdump -d a.out | cksum'])
+
+  def test_sqlite(self):
+    self.check_in_use(['sqlite3', '--version'])
+    self.check('sqlite', ['sqlite3', 'million.db'], SQL)
+
+  def test_git(self):
+    self.check_in_use(['git', '--version'])
+    self.check('git', ['sh', '-ec', '''
+      export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@example.com
+      export GIT_COMMITTER_NAME=c GIT_COMMITTER_EMAIL=c@example.com
+      export GIT_AUTHOR_DATE="1700000000 +0000"
+      export GIT_COMMITTER_DATE="1700000000 +0000"
+      git init -q -b main .
+      for round in 1 2 3; do
+        for i in $(seq 400); do
+          mkdir -p d$((i % 20))
+          seq $((i * round)) >d$((i % 20))/f$i
+        done
+        git add .
+        git commit -q -m "round $round"
+      done
+      git gc -q --aggressive
+      git fsck --full 2>&1
+      git log --stat
+      git diff HEAD~2 HEAD | cksum
+      git blame d7/f47
+    '''])
+
+  def test_perl(self):
+    self.check_in_use(['perl', '-e', '1'])
+    self.check('perl', ['perl', '-e', PERL])
+
+  def test_it_is_mapped_where_it_is_preloaded(self):
+    result = self.run_once('maps', ['cat', '/proc/self/maps'], '',
+                           {'LD_PRELOAD': LIBRARY})
+    self.assertRegex(result.stdout, re.escape(os.path.basename(LIBRARY)))
+
+
+if __name__ == '__main__':
+  unittest.main()
