@@ -73,6 +73,26 @@ def helgrind_test(name, binary, stage = "", tags = [], **kwargs):
         **kwargs
     )
 
+def helgrind_finds_test(name, binary, stage = "", tags = [], **kwargs):
+    """Passes when Helgrind reports `binary`: a check of the check.
+
+    Args:
+      name: of the test, x_helgrind_finds_test.
+      binary: label of a cc_binary that lacks a lock.
+      stage: stage to build it for; the command line's if empty.
+      tags: as everywhere.
+      **kwargs: size and what else every test takes. The first of `args` is the
+        beginning of the function's name that has to be reported.
+    """
+    retargeted_test(
+        name = name,
+        program = binary,
+        runner = "//bazel:helgrind_finds",
+        stage = stage,
+        tags = tags + _TAGS,
+        **kwargs
+    )
+
 # The stacks' line numbers come from binutils, which g++ brings, and not from an
 # LLVM package more. --config=asan, ubsan and tsan in .bazelrc say the same.
 _SYMBOLIZER = "external_symbolizer_path=/usr/bin/addr2line"

@@ -47,6 +47,8 @@ constexpr size_t MetadataBytes(uint64_t arena_bytes) {
 
 void Arena::SetUp() {
   Mutex::DetectValgrind();
+  HelgrindIgnore(&live_granules_, sizeof(live_granules_));
+  HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   options_ = ReadOptions();
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes

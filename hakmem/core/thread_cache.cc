@@ -114,7 +114,9 @@ bool ThreadCache::Activate() {
 bool ThreadCache::MakeExitKey() {
   absl::call_once(exit_key_once, [] {
     exit_key_made = pthread_key_create(&exit_key, &OnThreadExit) == 0;
+    HelgrindRelease(&exit_key_once);
   });
+  HelgrindAcquire(&exit_key_once);
   return exit_key_made;
 }
 

@@ -1,0 +1,471 @@
+#include "hakmem/core/arena.h"
+
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "gtest/gtest.h"
+#include "hakmem/core/os.h"
+
+namespace hakmem {
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER) || \
+    defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_MEMORY_SANITIZER)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+// An arena of its own for each test. Its address space stays reserved to the
+// end of the program, as that of the one arena of a process does.
+class ArenaTest : public testing::Test {
+ protected:
+  void Make(size_t arena_bytes, size_t retain_bytes) {
+    setenv("HAKMEM_ARENA_BYTES", std::to_string(arena_bytes).c_str(), 1);
+    setenv("HAKMEM_RETAIN_BYTES", std::to_string(retain_bytes).c_str(), 1);
+    arena_ = std::make_unique<Arena>();
+    ASSERT_TRUE(arena_->EnsureReady());
+    unsetenv("HAKMEM_ARENA_BYTES");
+    unsetenv("HAKMEM_RETAIN_BYTES");
+  }
+
+  Span* NewSpan(SizeClass size_class) {
+    auto* const span =
+        static_cast<Span*>(arena_->metadata().Allocate(Metadata::kUnit));
+    span->kind =
+        size_class == kNoClass ? Span::Kind::kLarge : Span::Kind::kSlab;
+    span->size_class = static_cast<uint8_t>(size_class);
+    return span;
+  }
+
+  // A run, or null.
+  Span* Allocate(uint32_t granules, size_t alignment = kGranuleSize,
+                 SizeClass size_class = kNoClass, bool* zeroed = nullptr) {
+    Span* const span = NewSpan(size_class);
+    if (arena_->AllocateRun(span, granules, alignment, zeroed)) return span;
+    arena_->metadata().Free(span, Metadata::kUnit);
+    return nullptr;
+  }
+
+  void Free(Span* span) {
+    arena_->FreeRun(span);
+    arena_->metadata().Free(span, Metadata::kUnit);
+  }
+
+  char* Start(const Span* span) const { return arena_->AddressOf(span->start); }
+
+  void Fill(const Span* span, char value) const {
+    std::memset(Start(span), value, span->granules * kGranuleSize);
+  }
+
+  bool ReadsAsZero(const Span* span) const {
+    const char* const start = Start(span);
+    return std::all_of(start, start + span->granules * kGranuleSize,
+                       [](char c) { return c == 0; });
+  }
+
+  // Pages of the span that are in memory.
+  size_t ResidentPages(const Span* span) const {
+    const size_t bytes = span->granules * kGranuleSize;
+    std::vector<unsigned char> pages(bytes / os::kPageSize);
+    EXPECT_EQ(mincore(Start(span), bytes, pages.data()), 0);
+    return static_cast<size_t>(
+        std::count_if(pages.begin(), pages.end(),
+                      [](unsigned char page) { return (page & 1) != 0; }));
+  }
+
+  // Every granule's entries in both maps against the spans that are live.
+  void ExpectMaps(const std::vector<Span*>& live) const {
+    const size_t granules = arena_->GetStats().committed_bytes / kGranuleSize;
+    std::vector<Span*> owner(granules);
+    size_t slab_bytes = 0;
+    size_t large_bytes = 0;
+    for (Span* const span : live) {
+      (span->kind == Span::Kind::kSlab ? slab_bytes : large_bytes) +=
+          span->granules * kGranuleSize;
+      for (uint32_t g = 0; g < span->granules; ++g) {
+        ASSERT_LT(span->start + g, granules);
+        ASSERT_EQ(owner[span->start + g], nullptr) << "runs overlap";
+        owner[span->start + g] = span;
+      }
+    }
+    for (uint32_t g = 0; g < granules; ++g) {
+      char* const first = arena_->AddressOf(g);
+      char* const last = first + kGranuleSize - 8;
+      const SizeClass size_class =
+          owner[g] == nullptr ? kNoClass : owner[g]->size_class;
+      for (char* const address : {first, last}) {
+        ASSERT_TRUE(arena_->Contains(address));
+        ASSERT_EQ(arena_->SpanOf(address), owner[g]) << "granule " << g;
+        ASSERT_EQ(arena_->ClassOf(address), size_class) << "granule " << g;
+        ASSERT_EQ(arena_->ClassOf(address + 1), kNoClass);
+        ASSERT_EQ(arena_->ClassOf(address + 4), kNoClass);
+      }
+    }
+    const Arena::Stats stats = arena_->GetStats();
+    EXPECT_EQ(stats.slab_bytes, slab_bytes);
+    EXPECT_EQ(stats.large_bytes, large_bytes);
+  }
+
+  std::unique_ptr<Arena> arena_;
+};
+
+TEST_F(ArenaTest, BeforeItExistsNothingIsInIt) {
+  arena_ = std::make_unique<Arena>();
+  int on_stack = 0;
+  for (const void* const address :
+       {static_cast<const void*>(nullptr), static_cast<const void*>(&on_stack),
+        static_cast<const void*>(this), reinterpret_cast<const void*>(8)}) {
+    EXPECT_FALSE(arena_->Contains(address));
+    EXPECT_EQ(arena_->ClassOf(address), kNoClass);
+  }
+}
+
+TEST_F(ArenaTest, AddressesOutsideHaveNoClass) {
+  Make(64 * kMiB, kMiB);
+  Span* const span = Allocate(1, kGranuleSize, 5);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(arena_->ClassOf(Start(span)), 5u);
+  int on_stack = 0;
+  char* const base = arena_->AddressOf(0);
+  char* const end = base + arena_->GetStats().committed_bytes;
+  for (const void* const address :
+       {static_cast<const void*>(nullptr), static_cast<const void*>(&on_stack),
+        static_cast<const void*>(base - 8), static_cast<const void*>(end),
+        static_cast<const void*>(base + 64 * kMiB),
+        reinterpret_cast<const void*>(UINTPTR_MAX - 7)}) {
+    EXPECT_FALSE(arena_->Contains(address)) << address;
+    EXPECT_EQ(arena_->ClassOf(address), kNoClass) << address;
+  }
+  EXPECT_TRUE(arena_->Contains(base));
+  EXPECT_TRUE(arena_->Contains(end - 1));
+}
+
+// The whole contract in one: random runs of both kinds come, change their
+// length and go. Each is filled with a value of its own, is checked before it
+// changes hands, and is zero when it was said to be.
+TEST_F(ArenaTest, AgreesWithASimpleModel) {
+  constexpr size_t kRetain = 2 * kMiB;
+  Make(64 * kMiB, kRetain);
+  std::mt19937 random(1);
+  std::vector<Span*> live;
+  std::vector<char> values;
+  int zeroed_runs = 0;
+  int dirty_runs = 0;
+  for (int step = 0; step < 4000; ++step) {
+    const uint32_t action = random() % 8;
+    if (action < 4 || live.empty()) {
+      const uint32_t granules = 1 + random() % (random() % 16 == 0 ? 64 : 6);
+      const size_t alignment = kGranuleSize << (random() % 7);
+      const SizeClass size_class = random() % 2 == 0 ? kNoClass : 1 + step % 60;
+      bool zeroed = false;
+      Span* const span = Allocate(granules, alignment, size_class, &zeroed);
+      if (span == nullptr) {
+        // Full: half of all goes.
+        for (size_t i = 0; i < live.size(); ++i) {
+          Free(live[i]);
+          live.erase(live.begin() + static_cast<ptrdiff_t>(i));
+          values.erase(values.begin() + static_cast<ptrdiff_t>(i));
+        }
+        continue;
+      }
+      ASSERT_EQ(span->granules, granules);
+      ASSERT_EQ(reinterpret_cast<uintptr_t>(Start(span)) % alignment, 0u);
+      if (zeroed) {
+        ++zeroed_runs;
+        ASSERT_TRUE(ReadsAsZero(span)) << "at step " << step;
+      } else {
+        ++dirty_runs;
+      }
+      live.push_back(span);
+      values.push_back(static_cast<char>(1 + random() % 127));
+      Fill(span, values.back());
+      continue;
+    }
+    const size_t i = random() % live.size();
+    Span* const span = live[i];
+    const char* const start = Start(span);
+    const char* const end = start + span->granules * kGranuleSize;
+    ASSERT_TRUE(
+        std::all_of(start, end, [&](char c) { return c == values[i]; }));
+    if (action < 7) {
+      Free(span);
+      live.erase(live.begin() + static_cast<ptrdiff_t>(i));
+      values.erase(values.begin() + static_cast<ptrdiff_t>(i));
+    } else {
+      const uint32_t before = span->granules;
+      const uint32_t wanted = 1 + random() % 12;
+      if (arena_->ResizeRun(span, wanted)) {
+        ASSERT_EQ(span->granules, wanted);
+        const char* const kept =
+            start + std::min(before, wanted) * kGranuleSize;
+        ASSERT_TRUE(
+            std::all_of(start, kept, [&](char c) { return c == values[i]; }));
+        Fill(span, values[i]);
+      } else {
+        ASSERT_GT(wanted, before) << "shrinking always works";
+        ASSERT_EQ(span->granules, before);
+      }
+    }
+    // The bound that keeps resident memory near live memory.
+    const Arena::Stats stats = arena_->GetStats();
+    ASSERT_LE(stats.dirty_bytes,
+              (stats.slab_bytes + stats.large_bytes) / 8 + kRetain);
+    if (step % 50 == 0) {
+      ASSERT_NO_FATAL_FAILURE(ExpectMaps(live));
+    }
+    if (step % 500 == 0) arena_->Purge(0);
+  }
+  EXPECT_GT(zeroed_runs, 100);
+  EXPECT_GT(dirty_runs, 100);
+  for (Span* const span : live) Free(span);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({}));
+}
+
+TEST_F(ArenaTest, AFullArenaSaysSoAndNeighboursJoinAgain) {
+  Make(16 * kMiB, 64 * kMiB);
+  std::vector<Span*> spans;
+  while (Span* const span = Allocate(3)) spans.push_back(span);
+  // 256 granules, of which the first is not used.
+  EXPECT_EQ(spans.size(), 85u);
+  EXPECT_EQ(arena_->GetStats().large_bytes, 255 * kGranuleSize);
+  EXPECT_EQ(Allocate(1), nullptr);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps(spans));
+  // Every second one: nothing to join.
+  for (size_t i = 0; i < spans.size(); i += 2) Free(spans[i]);
+  EXPECT_EQ(Allocate(4), nullptr);
+  Span* const lowest = Allocate(2);
+  ASSERT_NE(lowest, nullptr);
+  EXPECT_EQ(lowest->start, 1u);
+  Free(lowest);
+  for (size_t i = 1; i < spans.size(); i += 2) Free(spans[i]);
+  Span* const all = Allocate(255);
+  ASSERT_NE(all, nullptr);
+  EXPECT_EQ(Allocate(1), nullptr);
+  Free(all);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({}));
+}
+
+TEST_F(ArenaTest, RunsAreAlignedAsAskedAlsoBeyondTheArenasOwnAlignment) {
+  Make(1024 * kMiB, kMiB);
+  std::mt19937 random(7);
+  std::vector<Span*> live;
+  for (int round = 0; round < 20; ++round) {
+    for (size_t alignment = 1; alignment <= 128 * kMiB; alignment *= 4) {
+      const uint32_t granules = 1 + random() % 40;
+      Span* const span = Allocate(granules, alignment);
+      ASSERT_NE(span, nullptr) << alignment;
+      ASSERT_EQ(reinterpret_cast<uintptr_t>(Start(span)) % alignment, 0u)
+          << alignment;
+      live.push_back(span);
+    }
+    ASSERT_NO_FATAL_FAILURE(ExpectMaps(live));
+    std::shuffle(live.begin(), live.end(), random);
+    while (live.size() > 10) {
+      Free(live.back());
+      live.pop_back();
+    }
+  }
+}
+
+TEST_F(ArenaTest, WhatNoArenaCanHoldIsRefused) {
+  Make(16 * kMiB, kMiB);
+  Span* const span = Allocate(1);
+  for (int bit = 25; bit < 63; ++bit) {
+    EXPECT_EQ(Allocate(1, size_t{1} << bit), nullptr) << "aligned to 2^" << bit;
+    EXPECT_EQ(Allocate((uint32_t{1} << 31) - 1, size_t{1} << bit), nullptr)
+        << "aligned to 2^" << bit;
+  }
+  for (int bit = 8; bit < 32; ++bit) {
+    EXPECT_EQ(Allocate(uint32_t{1} << bit), nullptr) << "2^" << bit;
+    EXPECT_EQ(Allocate((uint32_t{1} << bit) - 1, 2 * kMiB), nullptr)
+        << "2^" << bit;
+    EXPECT_FALSE(arena_->ResizeRun(span, uint32_t{1} << bit));
+  }
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+}
+
+TEST_F(ArenaTest, ResizesInPlace) {
+  Make(16 * kMiB, 64 * kMiB);
+  Span* const span = Allocate(4);
+  Span* const next = Allocate(4);
+  ASSERT_EQ(next->start, span->start + 4);
+  Fill(span, 'x');
+  EXPECT_FALSE(arena_->ResizeRun(span, 5)) << "the neighbour is in the way";
+  EXPECT_EQ(span->granules, 4u);
+  EXPECT_TRUE(arena_->ResizeRun(span, 2));
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span, next}));
+  EXPECT_FALSE(arena_->ResizeRun(span, 5));
+  EXPECT_TRUE(arena_->ResizeRun(span, 3));
+  EXPECT_TRUE(arena_->ResizeRun(span, 3));
+  EXPECT_TRUE(arena_->ResizeRun(span, 4));
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span, next}));
+  EXPECT_EQ(Start(span)[0], 'x');
+  Free(next);
+  EXPECT_TRUE(arena_->ResizeRun(span, 8));
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+  // A cut-off end is dirty: whoever gets it is told.
+  Fill(span, 'y');
+  EXPECT_TRUE(arena_->ResizeRun(span, 1));
+  bool zeroed = true;
+  Span* const tail = Allocate(3, kGranuleSize, kNoClass, &zeroed);
+  EXPECT_EQ(tail->start, span->start + 1);
+  EXPECT_FALSE(zeroed);
+}
+
+TEST_F(ArenaTest, PurgeGivesPagesBackAndMakesThemZero) {
+  Make(64 * kMiB, 64 * kMiB);
+  bool zeroed = false;
+  Span* span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
+  EXPECT_TRUE(zeroed);
+  EXPECT_EQ(ResidentPages(span), 0u);
+  Fill(span, 'z');
+  EXPECT_EQ(ResidentPages(span), 100 * kGranuleSize / os::kPageSize);
+  EXPECT_EQ(arena_->Purge(0), 0u) << "live memory is not purged";
+
+  Free(span);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 100 * kGranuleSize);
+  span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
+  EXPECT_FALSE(zeroed);
+  EXPECT_EQ(ResidentPages(span), 100 * kGranuleSize / os::kPageSize)
+      << "memory was given away within the bound";
+
+  Free(span);
+  EXPECT_EQ(arena_->Purge(30 * kGranuleSize), 70 * kGranuleSize);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 30 * kGranuleSize);
+  EXPECT_EQ(arena_->Purge(30 * kGranuleSize), 0u);
+  span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
+  EXPECT_FALSE(zeroed);
+  EXPECT_EQ(ResidentPages(span), 30 * kGranuleSize / os::kPageSize);
+
+  Free(span);
+  EXPECT_EQ(arena_->Purge(0), 100 * kGranuleSize);
+  span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
+  EXPECT_TRUE(zeroed);
+  EXPECT_EQ(ResidentPages(span), 0u);
+  EXPECT_TRUE(ReadsAsZero(span));
+}
+
+TEST_F(ArenaTest, FreeMemoryBeyondTheBoundGoesAtOnce) {
+  Make(64 * kMiB, kMiB);
+  Span* const large = Allocate(400);
+  Fill(large, 'b');
+  const uint32_t start = large->start;
+  Free(large);
+  EXPECT_LE(arena_->GetStats().dirty_bytes, kMiB);
+  EXPECT_GT(arena_->GetStats().dirty_bytes, 0u);
+  Span* const again = Allocate(400);
+  ASSERT_EQ(again->start, start);
+  EXPECT_LE(ResidentPages(again) * os::kPageSize, kMiB);
+}
+
+TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
+  Make(16 * kMiB, kMiB);
+  Span* const large = Allocate(3);
+  Span* const slab = Allocate(3, kGranuleSize, 7);
+  char* const block = Start(large);
+  EXPECT_EQ(arena_->FreeLarge(block + 16), nullptr);
+  EXPECT_EQ(arena_->FreeLarge(block + kGranuleSize), nullptr);
+  EXPECT_EQ(arena_->FreeLarge(Start(slab)), nullptr);
+  EXPECT_EQ(arena_->FreeLarge(arena_->AddressOf(0)), nullptr);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({large, slab}));
+  EXPECT_EQ(arena_->FreeLarge(block), large);
+  EXPECT_EQ(arena_->FreeLarge(block), nullptr);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({slab}));
+}
+
+TEST_F(ArenaTest, ThreadsGetRunsOfTheirOwn) {
+  Make(128 * kMiB, kMiB);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([this, t] {
+      std::mt19937 random(static_cast<uint32_t>(t));
+      std::vector<Span*> live;
+      // The first and last word of each granule, the cheapest pattern that
+      // finds two owners.
+      const auto each_word = [this](const Span* span, auto fn) {
+        for (uint32_t g = 0; g < span->granules; ++g) {
+          auto* const words =
+              reinterpret_cast<uint64_t*>(arena_->AddressOf(span->start + g));
+          fn(words[0]);
+          fn(words[kGranuleSize / 8 - 1]);
+        }
+      };
+      const auto mark = [&each_word, t](const Span* span) {
+        each_word(span,
+                  [t](uint64_t& word) { word = static_cast<uint64_t>(t + 1); });
+      };
+      for (int step = 0; step < 500; ++step) {
+        if (live.size() < 20 && random() % 3 != 0) {
+          bool zeroed = false;
+          Span* const span =
+              Allocate(1 + random() % 5, kGranuleSize,
+                       random() % 2 == 0 ? kNoClass : t + 1, &zeroed);
+          ASSERT_NE(span, nullptr);
+          if (zeroed) {
+            each_word(span, [](uint64_t& word) { ASSERT_EQ(word, 0u); });
+          }
+          mark(span);
+          live.push_back(span);
+        } else if (!live.empty()) {
+          std::swap(live[random() % live.size()], live.back());
+          Span* const span = live.back();
+          each_word(span, [t](uint64_t& word) {
+            ASSERT_EQ(word, static_cast<uint64_t>(t + 1));
+          });
+          if (random() % 4 == 0 && arena_->ResizeRun(span, 1 + random() % 8)) {
+            mark(span);
+          } else {
+            Free(span);
+            live.pop_back();
+          }
+        }
+        if (step % 100 == 0) arena_->Purge(kMiB);
+      }
+      for (Span* const span : live) Free(span);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({}));
+  ASSERT_NE(Allocate(2000), nullptr) << "the free runs did not join";
+}
+
+// Ends with status 0 when an arena of 1 GiB was asked for and what the limit
+// on address space allows was got.
+[[noreturn]] void ReserveUnderLimit(size_t limit_bytes, bool expected) {
+  setenv("HAKMEM_ARENA_BYTES", "1G", 1);
+  const struct rlimit limit = {limit_bytes, limit_bytes};
+  Arena arena;
+  if (setrlimit(RLIMIT_AS, &limit) != 0) _exit(3);
+  if (arena.EnsureReady() != expected) _exit(2);
+  Span span{};
+  if (arena.AllocateRun(&span, 1, 1, nullptr) != expected) _exit(4);
+  const size_t reserved = arena.GetStats().reserved_bytes;
+  _exit(expected == (reserved >= 4 * kMiB) && reserved <= limit_bytes / 2 ? 0
+                                                                          : 1);
+}
+
+TEST(ArenaDeathTest, ReservesWhatALimitOnAddressSpaceLeaves) {
+  if (kSanitized) GTEST_SKIP() << "shadow memory is far beyond the limit";
+  EXPECT_EXIT(ReserveUnderLimit(300 * kMiB, true), testing::ExitedWithCode(0),
+              "");
+  // Less than the program has already.
+  EXPECT_EXIT(ReserveUnderLimit(kMiB, false), testing::ExitedWithCode(0), "");
+}
+
+}  // namespace
+}  // namespace hakmem

@@ -1,0 +1,134 @@
+#include "hakmem/core/mutex.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "gtest/gtest.h"
+#include "hakmem/core/arena.h"
+
+// These tests hold locks in ways that no analysis follows.
+#define UNCHECKED ABSL_NO_THREAD_SAFETY_ANALYSIS
+
+namespace hakmem {
+namespace {
+
+class MutexTest : public testing::Test {
+ protected:
+  // The arena's set-up is what finds out about Valgrind.
+  static void SetUpTestSuite() { ASSERT_TRUE(arena.EnsureReady()); }
+};
+
+// Whether another thread could take the lock just now.
+bool IsFree(Mutex& mu) {
+  // A child of a fork has this thread only, so the question waits for nobody.
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(1);  // what waits for the lock ends by the signal
+    MutexLock lock(mu);
+    _exit(0);
+  }
+  int status = 0;
+  EXPECT_EQ(waitpid(child, &status, 0), child);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+TEST_F(MutexTest, OneThreadAtATime) {
+  static constinit Mutex mu;
+  static int count = 0;
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 20000;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([] {
+      for (int i = 0; i < kRounds; ++i) {
+        MutexLock lock(mu);
+        ++count;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(count, kThreads * kRounds);
+}
+
+TEST_F(MutexTest, IsLockedFromLockToUnlock) {
+  static constinit Mutex mu;
+  EXPECT_TRUE(IsFree(mu));
+  {
+    MutexLock lock(mu);
+    EXPECT_FALSE(IsFree(mu));
+  }
+  EXPECT_TRUE(IsFree(mu));
+}
+
+TEST_F(MutexTest, WithoutLockingNothingIsLocked) {
+  static constinit Mutex mu(Mutex::Locking::kNone);
+  MutexLock lock(mu);
+  EXPECT_TRUE(IsFree(mu));
+}
+
+// Between BeginFork() and EndFork() the forking thread passes through, as its
+// fork handlers may allocate, and the lock stays taken for everybody else.
+void PassThrough(Mutex& mu) UNCHECKED {
+  mu.Lock();
+  Mutex::BeginFork();
+  mu.Lock();
+  mu.Unlock();
+  Mutex::EndFork();
+  EXPECT_FALSE(IsFree(mu)) << "the inner Unlock() let go of the outer's lock";
+  mu.Unlock();
+}
+
+TEST_F(MutexTest, TheForkingThreadPassesThrough) {
+  static constinit Mutex mu;
+  PassThrough(mu);
+  EXPECT_TRUE(IsFree(mu));
+}
+
+// A child of a fork that came while threads held the lock and waited for it.
+void ForkWhileOthersWait(Mutex& mu) UNCHECKED {
+  mu.Lock();
+  std::vector<std::thread> waiters;
+  for (int t = 0; t < 3; ++t) {
+    waiters.emplace_back([&mu] { MutexLock lock(mu); });
+  }
+  // Whether they wait yet does not matter to what must hold, only to what may
+  // go wrong; most of 50 rounds find some of them queued.
+  for (int i = 0; i < 50; ++i) {
+    std::this_thread::yield();
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(10);
+      mu.Remake();
+      mu.Lock();
+      mu.Unlock();
+      std::thread other([&mu] {
+        for (int round = 0; round < 100; ++round) MutexLock lock(mu);
+      });
+      for (int round = 0; round < 100; ++round) MutexLock lock(mu);
+      other.join();
+      _exit(0);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    ASSERT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  }
+  mu.Unlock();
+  for (std::thread& waiter : waiters) waiter.join();
+}
+
+TEST_F(MutexTest, RemakeMakesALockWhoeverWaitedForIt) {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  GTEST_SKIP() << "TSan allows the child of a fork no threads";
+#endif
+  static constinit Mutex mu;
+  ForkWhileOthersWait(mu);
+  EXPECT_TRUE(IsFree(mu));
+}
+
+}  // namespace
+}  // namespace hakmem

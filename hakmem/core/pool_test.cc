@@ -1,0 +1,222 @@
+// The suite that every variant of every pool passes, on one thread.
+
+#include "hakmem/core/pool_test.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+#include <map>
+#include <random>
+#include <set>
+#include <vector>
+
+namespace hakmem {
+namespace {
+
+using PoolTest = PoolSuite;
+using PoolDeathTest = PoolSuite;
+
+TEST_F(PoolTest, BlocksAreAlignedApartAndKeepWhatIsWrittenToThem) {
+  struct Block {
+    SizeClass size_class;
+    uint64_t owner;
+  };
+  constexpr size_t kMostBlocks = 3000;
+  constexpr size_t kMostBytes = size_t{48} << 20;
+  std::mt19937 random(1);
+  std::map<char*, Block> live;
+  size_t bytes = 0;
+  uint64_t owner = 0;
+  const int rounds = Rounds(60000);
+  for (int step = 0; step < rounds; ++step) {
+    // Waves: what is live grows and shrinks, so that slabs come and go.
+    const bool grow = step / (rounds / 6) % 2 == 0;
+    if (live.empty() || (random() % 8 < (grow ? 6u : 2u) &&
+                         live.size() < kMostBlocks && bytes < kMostBytes)) {
+      const SizeClass c = first_class() + random() % pool_.geometry().classes();
+      auto* const block = static_cast<char*>(pool_.Allocate(c));
+      ASSERT_NE(block, nullptr);
+      ASSERT_EQ(arena.ClassOf(block), c);
+      ASSERT_EQ(reinterpret_cast<uintptr_t>(block) % AlignmentOf(c), 0u);
+      const auto next = live.lower_bound(block);
+      if (next != live.end()) {
+        ASSERT_LE(block + ClassSize(c), next->first) << "blocks overlap";
+      }
+      if (next != live.begin()) {
+        const auto& [before, info] = *std::prev(next);
+        ASSERT_LE(before + ClassSize(info.size_class), block)
+            << "blocks overlap";
+      }
+      Fill(block, ++owner);
+      live.emplace(block, Block{c, owner});
+      bytes += ClassSize(c);
+    } else {
+      // Any live block: the first from a random place between the ends.
+      const auto spread =
+          static_cast<size_t>(live.rbegin()->first - live.begin()->first) + 1;
+      const auto victim = live.lower_bound(
+          live.begin()->first + (uint64_t{random()} << 20 | random()) % spread);
+      ASSERT_TRUE(IsFilled(victim->first, victim->second.owner));
+      bytes -= ClassSize(victim->second.size_class);
+      pool_.Free(victim->first);
+      live.erase(victim);
+    }
+  }
+  for (const auto& [block, info] : live) {
+    ASSERT_TRUE(IsFilled(block, info.owner));
+    pool_.Free(block);
+  }
+}
+
+enum class Order { kSame, kReverse, kRandom };
+
+class PoolOrderTest : public PoolSuite,
+                      public testing::WithParamInterface<Order> {};
+
+TEST_P(PoolOrderTest, EveryClassServesSeveralSlabsFull) {
+  std::mt19937 random(2);
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    const uint32_t count = SlabBlocks(c) * 3 + 1;
+    std::vector<void*> blocks;
+    for (uint32_t i = 0; i < count; ++i) {
+      blocks.push_back(pool_.Allocate(c));
+      ASSERT_NE(blocks.back(), nullptr);
+      Fill(blocks.back(), i + 1);
+    }
+    ASSERT_EQ(std::set<void*>(blocks.begin(), blocks.end()).size(), count);
+    for (uint32_t i = 0; i < count; ++i) {
+      ASSERT_TRUE(IsFilled(blocks[i], i + 1)) << "class " << c;
+    }
+    if (GetParam() == Order::kReverse) {
+      std::reverse(blocks.begin(), blocks.end());
+    } else if (GetParam() == Order::kRandom) {
+      std::shuffle(blocks.begin(), blocks.end(), random);
+    }
+    for (void* const block : blocks) pool_.Free(block);
+    ReleaseAll();
+    ASSERT_EQ(arena.GetStats().slab_bytes, 0u) << "class " << c;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Free, PoolOrderTest,
+                         testing::Values(Order::kSame, Order::kReverse,
+                                         Order::kRandom),
+                         [](const testing::TestParamInfo<Order>& info) {
+                           switch (info.param) {
+                             case Order::kSame:
+                               return "InOrder";
+                             case Order::kReverse:
+                               return "InReverse";
+                             default:
+                               return "AtRandom";
+                           }
+                         });
+
+TEST_F(PoolTest, ABlockThatWasFreedIsTheNextToBeUsed) {
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    void* const other = pool_.Allocate(c);
+    void* const block = pool_.Allocate(c);
+    pool_.Free(block);
+    void* const again = pool_.Allocate(c);
+    EXPECT_EQ(again, block) << "class " << c;
+    pool_.Free(again);
+    pool_.Free(other);
+  }
+}
+
+TEST_F(PoolTest, BatchesAreWholeAndOfTheirOwn) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    std::set<void*> all;
+    std::vector<std::vector<void*>> batches;
+    for (const uint32_t count : {1u, 2u, 13u, SlabBlocks(c), 510u}) {
+      std::vector<void*> batch(std::min(count, 4 * SlabBlocks(c)));
+      const auto size = static_cast<uint32_t>(batch.size());
+      ASSERT_EQ(backend.AllocateBatch(c, batch.data(), size), size);
+      for (void* const block : batch) {
+        ASSERT_EQ(arena.ClassOf(block), c);
+        ASSERT_TRUE(all.insert(block).second);
+      }
+      batches.push_back(batch);
+    }
+    for (const std::vector<void*>& batch : batches) {
+      backend.FreeBatch(c, batch.data(), static_cast<uint32_t>(batch.size()));
+    }
+    backend.ReleaseEmptySlabs();
+    ASSERT_EQ(arena.GetStats().slab_bytes, 0u) << "class " << c;
+  }
+}
+
+// So that the emptier slabs get their chance to become empty.
+TEST_F(PoolTest, TheFullestSlabServesFirst) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    const uint32_t blocks = SlabBlocks(c);
+    if (blocks < 3) continue;
+    std::vector<void*> slabs[3];
+    for (std::vector<void*>& slab : slabs) {
+      for (uint32_t i = 0; i < blocks; ++i) {
+        slab.push_back(backend.Allocate(c));
+        ASSERT_EQ(arena.SpanOf(slab.back()), arena.SpanOf(slab.front()));
+      }
+    }
+    for (uint32_t i = 1; i < blocks; ++i) backend.Free(c, slabs[0][i]);
+    backend.Free(c, slabs[1][1]);
+    EXPECT_EQ(backend.Allocate(c), slabs[1][1]) << "class " << c;
+    EXPECT_EQ(backend.Allocate(c), slabs[0][1]) << "class " << c;
+    backend.Free(c, slabs[0][1]);
+    const size_t before = arena.GetStats().slab_bytes;
+    backend.Free(c, slabs[0][0]);
+    backend.ReleaseEmptySlabs();
+    EXPECT_EQ(arena.GetStats().slab_bytes,
+              before - SlabGranules(c) * kGranuleSize);
+    for (void* const block : slabs[1]) backend.Free(c, block);
+    for (void* const block : slabs[2]) backend.Free(c, block);
+    backend.ReleaseEmptySlabs();
+  }
+}
+
+TEST_F(PoolTest, SlabsGoBackAsTheirLastBlockIsFreed) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    std::vector<void*> blocks(SlabBlocks(c) * 8);
+    const auto count = static_cast<uint32_t>(blocks.size());
+    ASSERT_EQ(backend.AllocateBatch(c, blocks.data(), count), count);
+    EXPECT_EQ(arena.GetStats().slab_bytes, 8 * SlabGranules(c) * kGranuleSize);
+    backend.FreeBatch(c, blocks.data(), count);
+    // One stays, for the next call.
+    EXPECT_LE(arena.GetStats().slab_bytes, SlabGranules(c) * kGranuleSize);
+    backend.ReleaseEmptySlabs();
+    EXPECT_EQ(arena.GetStats().slab_bytes, 0u);
+  }
+}
+
+TEST_F(PoolDeathTest, ADoubleFreeToTheLockedPoolEndsTheProgram) {
+  LockedPool& backend = pool_.backend();
+  for (const SizeClass c : {first_class(), last_class()}) {
+    void* const kept = backend.Allocate(c);
+    void* const block = backend.Allocate(c);
+    backend.Free(c, block);
+    EXPECT_DEATH(backend.Free(c, block),
+                 "^hakmem: double free of the block at 0x[0-9a-f]+\n$");
+    backend.Free(c, kept);
+    backend.ReleaseEmptySlabs();
+    // Its slab is gone by now.
+    EXPECT_DEATH(backend.Free(c, block),
+                 "^hakmem: double free of the block at 0x[0-9a-f]+\n$");
+  }
+}
+
+TEST_F(PoolDeathTest, APointerIntoABlockEndsTheProgram) {
+  LockedPool& backend = pool_.backend();
+  for (const SizeClass c : {first_class(), last_class()}) {
+    auto* const block = static_cast<char*>(backend.Allocate(c));
+    EXPECT_DEATH(backend.Free(c, block + ClassSize(c) / 2),
+                 "^hakmem: free of a pointer into the middle of a block, at "
+                 "0x[0-9a-f]+\n$");
+    backend.Free(c, block);
+  }
+}
+
+}  // namespace
+}  // namespace hakmem

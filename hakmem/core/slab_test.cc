@@ -1,0 +1,149 @@
+#include "hakmem/core/slab.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace hakmem {
+namespace {
+
+class SlabTest : public testing::TestWithParam<SizeClass> {
+ protected:
+  void SetUp() override {
+    slab_ = Slab::Create(GetParam());
+    ASSERT_NE(slab_, nullptr);
+    base_ = arena.AddressOf(slab_->start);
+  }
+  void TearDown() override {
+    Slab::Destroy(slab_);
+    EXPECT_EQ(arena.GetStats().slab_bytes, 0u);
+  }
+
+  size_t size() const { return ClassSize(GetParam()); }
+  uint32_t blocks() const { return SlabBlocks(GetParam()); }
+  char* Block(uint32_t index) const { return base_ + index * size(); }
+
+  // The bitmap against the free blocks that there should be.
+  void ExpectFree(const std::set<void*>& free) const {
+    ASSERT_EQ(slab_->free_count, free.size());
+    for (uint32_t i = 0; i < Slab::WordCount(GetParam()) * 64; ++i) {
+      const bool bit = (slab_->free_bits[i / 64] >> (i % 64) & 1) != 0;
+      ASSERT_EQ(bit, free.count(Block(i)) != 0) << "bit " << i;
+      if (bit) {
+        ASSERT_GE(i / 64, slab_->first_word);
+      }
+    }
+  }
+
+  std::set<void*> AllBlocks() const {
+    std::set<void*> all;
+    for (uint32_t i = 0; i < blocks(); ++i) all.insert(Block(i));
+    return all;
+  }
+
+  Slab* slab_ = nullptr;
+  char* base_ = nullptr;
+};
+
+TEST_P(SlabTest, BeginsWithAllOfItsBlocksFree) {
+  EXPECT_EQ(slab_->blocks, blocks());
+  EXPECT_EQ(arena.ClassOf(base_), GetParam());
+  EXPECT_EQ(arena.SpanOf(Block(blocks() - 1)), slab_);
+  ASSERT_NO_FATAL_FAILURE(ExpectFree(AllBlocks()));
+}
+
+TEST_P(SlabTest, TakeGivesTheLowestAddressesLowestLast) {
+  std::vector<void*> out(blocks() + 3, nullptr);
+  const uint32_t first = std::min(3u, blocks());
+  ASSERT_EQ(slab_->Take(out.data(), first), first);
+  for (uint32_t i = 0; i < first; ++i) {
+    EXPECT_EQ(out[i], Block(first - 1 - i));
+  }
+  // More than there is: the blocks stand at the end.
+  const uint32_t rest = blocks() - first;
+  std::fill(out.begin(), out.end(), nullptr);
+  ASSERT_EQ(slab_->Take(out.data(), rest + 3), rest);
+  for (uint32_t i = 0; i < 3; ++i) EXPECT_EQ(out[i], nullptr);
+  for (uint32_t i = 0; i < rest; ++i) {
+    ASSERT_EQ(out[3 + i], Block(blocks() - 1 - i));
+  }
+  EXPECT_EQ(slab_->Take(out.data(), 1), 0u);
+  ASSERT_NO_FATAL_FAILURE(ExpectFree({}));
+}
+
+TEST_P(SlabTest, AgreesWithASimpleModel) {
+  std::mt19937 random(GetParam());
+  std::set<void*> free = AllBlocks();
+  std::vector<void*> taken;
+  for (int step = 0; step < 2000; ++step) {
+    const uint32_t action = random() % 4;
+    if (action == 0 && !free.empty()) {
+      void* const block = slab_->TakeOne();
+      ASSERT_EQ(block, *free.begin());
+      free.erase(free.begin());
+      taken.push_back(block);
+    } else if (action == 1) {
+      void* out[40];
+      const auto count = 1 + static_cast<uint32_t>(random() % 40);
+      const auto expected = std::min(count, static_cast<uint32_t>(free.size()));
+      ASSERT_EQ(slab_->Take(out, count), expected);
+      for (uint32_t i = 0; i < expected; ++i) {
+        ASSERT_EQ(out[count - 1 - i], *free.begin());
+        free.erase(free.begin());
+        taken.push_back(out[count - 1 - i]);
+      }
+    } else {
+      for (uint32_t n = random() % 24; n != 0 && !taken.empty(); --n) {
+        std::swap(taken[random() % taken.size()], taken.back());
+        slab_->Put(taken.back());
+        free.insert(taken.back());
+        taken.pop_back();
+      }
+    }
+    if (step % 100 == 0) {
+      ASSERT_NO_FATAL_FAILURE(ExpectFree(free));
+    }
+  }
+  ASSERT_NO_FATAL_FAILURE(ExpectFree(free));
+}
+
+using SlabDeathTest = SlabTest;
+
+TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {
+  void* const block = slab_->TakeOne();
+  EXPECT_DEATH(slab_->Put(base_ + 8 + (size() == 8 ? -4 : 0)),
+               "hakmem: free of a pointer into the middle of a block, at 0x");
+  EXPECT_DEATH(slab_->Put(Block(blocks())),
+               "hakmem: free of a pointer into the middle of a block, at 0x");
+  slab_->Put(block);
+  EXPECT_DEATH(slab_->Put(block), "hakmem: double free of the block at 0x");
+}
+
+// The smallest, one whose blocks do not fill the slab, each pool's last, and
+// the others' neighbours.
+constexpr SizeClass kClasses[] = {1,
+                                  2,
+                                  4,
+                                  9,
+                                  13,
+                                  kLastTinyClass,
+                                  kLastTinyClass + 1,
+                                  kLastL2Class,
+                                  kLastL2Class + 1,
+                                  50,
+                                  kLastL25Class};
+
+std::string NameOf(const testing::TestParamInfo<SizeClass>& info) {
+  return std::to_string(ClassSize(info.param)) + "Bytes";
+}
+
+INSTANTIATE_TEST_SUITE_P(Class, SlabTest, testing::ValuesIn(kClasses), NameOf);
+INSTANTIATE_TEST_SUITE_P(Class, SlabDeathTest, testing::ValuesIn(kClasses),
+                         NameOf);
+
+}  // namespace
+}  // namespace hakmem

@@ -1,0 +1,197 @@
+#include "hakmem/core/thread_cache.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+#include <cstdint>
+#include <functional>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "absl/base/config.h"
+#include "gtest/gtest.h"
+#include "hakmem/core/core.h"
+
+namespace hakmem {
+namespace {
+
+#if defined(ABSL_HAVE_ADDRESS_SANITIZER) || \
+    defined(ABSL_HAVE_THREAD_SANITIZER) || defined(ABSL_HAVE_MEMORY_SANITIZER)
+// calloc() is the sanitizer's.
+constexpr bool kCanHook = false;
+#else
+constexpr bool kCanHook = true;
+#endif
+
+// What the next calloc() of this thread does first.
+thread_local const std::function<void()>* hook = nullptr;
+
+constexpr PoolGeometry kGeometry = {.first_class = 1,
+                                    .last_class = kLastTinyClass,
+                                    .index = 0,
+                                    .first_capacity = 14,
+                                    .magazine_bytes = 4096,
+                                    .budget_eighths = 2};
+constinit LockedPool locked_pool(kGeometry);
+constinit CachedPool cached_pool(locked_pool);
+constexpr SizeClass kClass = 5;
+
+void* Allocate() {
+  void* const block = thread_cache.Pop(kClass);
+  return block != nullptr ? block : cached_pool.Allocate(thread_cache, kClass);
+}
+
+void Free(void* block) {
+  if (!thread_cache.Push(kClass, block)) {
+    cached_pool.Free(thread_cache, kClass, block);
+  }
+}
+
+// Bytes of slabs that are left once all that waits for reuse has gone.
+size_t SlabBytes() {
+  thread_cache.FlushBins();
+  cached_pool.DrainDepots();
+  locked_pool.ReleaseEmptySlabs();
+  return arena.GetStats().slab_bytes;
+}
+
+void OnThread(const std::function<void()>& fn) { std::thread(fn).join(); }
+
+// The key that tells when a thread ends is made at the first use of a cache in
+// this program, here after so many others that setting it allocates.
+class ThreadCacheTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    for (int i = 0; i < 40; ++i) {
+      pthread_key_t key;
+      ASSERT_EQ(pthread_key_create(&key, nullptr), 0);
+    }
+  }
+  void TearDown() override { EXPECT_EQ(SlabBytes(), 0u) << "blocks were lost"; }
+};
+
+TEST_F(ThreadCacheTest, BeginsEmptyAndFullInEveryClass) {
+  OnThread([] {
+    int block = 0;
+    for (SizeClass c = 0; c < kNumClasses; ++c) {
+      EXPECT_EQ(thread_cache.Pop(c), nullptr);
+      EXPECT_FALSE(thread_cache.Push(c, &block));
+    }
+  });
+}
+
+TEST_F(ThreadCacheTest, ClassZeroStaysEmptyAndFull) {
+  OnThread([] {
+    std::vector<void*> blocks;
+    for (int i = 0; i < 100; ++i) blocks.push_back(Allocate());
+    for (void* const block : blocks) Free(block);
+    int block = 0;
+    EXPECT_EQ(thread_cache.Pop(kNoClass), nullptr);
+    EXPECT_FALSE(thread_cache.Push(kNoClass, &block));
+  });
+}
+
+TEST_F(ThreadCacheTest, SetUpMayAllocate) {
+  if (!kCanHook) GTEST_SKIP() << "a sanitizer's calloc takes no hook";
+  static void* inner = nullptr;
+  OnThread([] {
+    const std::function<void()> allocate = [] { inner = Allocate(); };
+    hook = &allocate;
+    void* const outer = Allocate();
+    ASSERT_EQ(hook, nullptr) << "the set-up did not allocate";
+    ASSERT_NE(outer, nullptr);
+    ASSERT_NE(inner, nullptr);
+    EXPECT_NE(inner, outer);
+    Free(outer);
+  });
+  Free(inner);
+}
+
+TEST_F(ThreadCacheTest, AnEndingThreadGivesItsBlocksBack) {
+  static std::set<void*> blocks;
+  OnThread([] {
+    for (int i = 0; i < 1000; ++i)
+      EXPECT_TRUE(blocks.insert(Allocate()).second);
+  });
+  for (void* const block : blocks) Free(block);
+}
+
+// A destructor of a key that was made before the cache's runs before it, one
+// made later runs after it. Both may use the heap.
+TEST_F(ThreadCacheTest, DestructorsOfTheThreadMayUseTheHeap) {
+  static int calls = 0;
+  const auto use_heap = [](void*) {
+    void* const a = Allocate();
+    void* const b = Allocate();
+    ASSERT_NE(a, nullptr);
+    ASSERT_NE(b, a);
+    Free(a);
+    Free(b);
+    ++calls;
+  };
+  pthread_key_t later;
+  ASSERT_EQ(pthread_key_create(&later, use_heap), 0);
+  OnThread([later] {
+    Free(Allocate());
+    ASSERT_EQ(pthread_setspecific(later, &calls), 0);
+  });
+  EXPECT_EQ(calls, 1);
+  ASSERT_EQ(pthread_key_delete(later), 0);
+}
+
+TEST_F(ThreadCacheTest, ManyShortThreadsLeaveNothingBehind) {
+  for (int i = 0; i < 200; ++i) {
+    OnThread([] {
+      void* blocks[40];
+      for (void*& block : blocks) block = Allocate();
+      for (void* const block : blocks) Free(block);
+    });
+  }
+  EXPECT_EQ(SlabBytes(), 0u);
+  // What is left of the budget's use is this thread's, which has no bins now.
+  EXPECT_EQ(cached_pool.budget_used(), 0u);
+}
+
+TEST_F(ThreadCacheTest, CountersOutliveTheirThread) {
+  CacheCounters before;
+  ThreadCache::SumCounters(0, before);
+  static std::vector<void*> blocks;
+  OnThread([] {
+    for (int i = 0; i < 50; ++i) blocks.push_back(Allocate());
+    CacheCounters during;
+    ThreadCache::SumCounters(0, during);
+    EXPECT_GE(during.blocks_loaded.load(), 50u);
+  });
+  CacheCounters after;
+  ThreadCache::SumCounters(0, after);
+  EXPECT_GE(after.blocks_loaded - before.blocks_loaded, 50u);
+  EXPECT_GT(after.alloc_misses, before.alloc_misses);
+  // Loaded and not unloaded is what the program holds.
+  EXPECT_EQ(after.blocks_loaded - after.blocks_unloaded -
+                (before.blocks_loaded - before.blocks_unloaded),
+            50u);
+  for (void* const block : blocks) Free(block);
+}
+
+}  // namespace
+}  // namespace hakmem
+
+extern "C" {
+
+void* __libc_calloc(size_t count, size_t size);
+
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && \
+    !defined(ABSL_HAVE_THREAD_SANITIZER) &&  \
+    !defined(ABSL_HAVE_MEMORY_SANITIZER)
+void* calloc(size_t count, size_t size) {
+  if (hakmem::hook != nullptr) {
+    const auto* const run = hakmem::hook;
+    hakmem::hook = nullptr;
+    (*run)();
+  }
+  return __libc_calloc(count, size);
+}
+#endif
+
+}  // extern "C"
