@@ -83,17 +83,23 @@ void Mutex::LockSlow() {
   if (on_valgrind_) {
     VALGRIND_HG_DISABLE_CHECKING(&mu_, sizeof(mu_));
     ANNOTATE_RWLOCK_ACQUIRED(this, 1);
+    noted_ = true;
   }
 }
 
 void Mutex::UnlockSlow() {
   if (in_fork_) return;
-  if (on_valgrind_) ANNOTATE_RWLOCK_RELEASED(this, 1);
+  // The process's first lock is taken before Valgrind is noticed.
+  if (noted_) {
+    noted_ = false;
+    ANNOTATE_RWLOCK_RELEASED(this, 1);
+  }
   mu_.Unlock();
 }
 
 void Mutex::Remake() {
   if (enabled_) new (&mu_) absl::Mutex;
+  noted_ = false;
 }
 
 void HelgrindRelease([[maybe_unused]] const void* object) {

@@ -99,6 +99,7 @@ class ABSL_LOCKABLE Mutex {
   };
   bool enabled_;
   bool inner_;
+  bool noted_ = false;  // Helgrind knows that it is held
 
   // True under Valgrind, and while a fork is under way: one test in the usual
   // case. In P0 this lock is a good part of the time that a call takes.
