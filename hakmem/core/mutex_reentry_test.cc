@@ -67,8 +67,7 @@ constexpr PoolGeometry kGeometry = {.first_class = 1,
                                     .last_class = kLastTinyClass,
                                     .index = 0,
                                     .first_capacity = 14,
-                                    .magazine_bytes = 4096,
-                                    .budget_eighths = 2};
+                                    .magazine_bytes = 4096};
 constinit LockedPool locked_pool(kGeometry);
 constinit CachedPool cached_pool(locked_pool);
 constexpr SizeClass kClass = 5;

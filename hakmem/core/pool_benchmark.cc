@@ -30,9 +30,8 @@ void* Allocate(SizeClass size_class) {
 
 template <auto& kPool>
 void Free(void* block) {
-  const SizeClass size_class = arena.ClassOf(block);
-  if (!thread_cache.Push(size_class, block)) [[unlikely]] {
-    kPool.Free(thread_cache, size_class, block);
+  if (!thread_cache.Push(block)) [[unlikely]] {
+    kPool.Free(thread_cache, arena.ClassOf(block), block);
   }
 }
 

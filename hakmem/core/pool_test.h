@@ -30,7 +30,6 @@ class TestPool {
   virtual void Free(void* block) = 0;
   virtual LockedPool& backend() = 0;
   virtual void DrainDepots() = 0;
-  virtual size_t budget_used() const = 0;
 
  protected:
   ~TestPool() = default;
@@ -48,15 +47,14 @@ class TestPoolOver final : public TestPool {
     return block != nullptr ? block : pool_.Allocate(thread_cache, size_class);
   }
   void Free(void* block) override {
-    const SizeClass size_class = arena.ClassOf(block);
-    if (!thread_cache.Push(size_class, block)) {
+    if (!thread_cache.Push(block)) {
+      const SizeClass size_class = arena.ClassOf(block);
       ASSERT_TRUE(geometry().Contains(size_class)) << size_class;
       pool_.Free(thread_cache, size_class, block);
     }
   }
   LockedPool& backend() override { return pool_.backend(); }
   void DrainDepots() override { pool_.DrainDepots(); }
-  size_t budget_used() const override { return pool_.budget_used(); }
 
  private:
   Pool& pool_;
@@ -74,7 +72,7 @@ class PoolSuite : public testing::Test {
   void TearDown() override {
     ReleaseAll();
     EXPECT_EQ(arena.GetStats().slab_bytes, 0u) << "blocks were lost";
-    EXPECT_EQ(pool_.budget_used(), 0u);
+    EXPECT_EQ(cache_budget.used(), 0);
   }
 
   void ReleaseAll() {

@@ -31,8 +31,7 @@ constexpr PoolGeometry kGeometry = {.first_class = 1,
                                     .last_class = kLastTinyClass,
                                     .index = 0,
                                     .first_capacity = 14,
-                                    .magazine_bytes = 4096,
-                                    .budget_eighths = 2};
+                                    .magazine_bytes = 4096};
 constinit LockedPool locked_pool(kGeometry);
 constinit CachedPool cached_pool(locked_pool);
 constexpr SizeClass kClass = 5;
@@ -150,7 +149,7 @@ TEST_F(ThreadCacheTest, ManyShortThreadsLeaveNothingBehind) {
   }
   EXPECT_EQ(SlabBytes(), 0u);
   // What is left of the budget's use is this thread's, which has no bins now.
-  EXPECT_EQ(cached_pool.budget_used(), 0u);
+  EXPECT_EQ(cache_budget.used(), 0);
 }
 
 TEST_F(ThreadCacheTest, CountersOutliveTheirThread) {

@@ -1,0 +1,88 @@
+#include "hakmem/core/cache_budget.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hakmem/core/arena.h"
+#include "hakmem/core/large.h"
+#include "hakmem/core/mutex.h"
+
+namespace hakmem {
+namespace {
+
+constexpr int64_t kMiB = 1 << 20;
+
+// Before anything reads the options.
+[[maybe_unused]] const int most_for_caches =
+    setenv("HAKMEM_CACHE_BYTES", "20M", 1);
+
+class CacheBudgetTest : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { ASSERT_TRUE(arena.EnsureReady()); }
+};
+
+TEST_F(CacheBudgetTest, TheLimitFollowsWhatIsLiveUpToTheOption) {
+  CacheBudget budget;
+  const int64_t floor = budget.limit();
+  EXPECT_GT(floor, 0);
+  EXPECT_LT(floor, 20 * kMiB);
+  void* const some = AllocateLarge(16 * kMiB, 16, nullptr);
+  EXPECT_GT(budget.limit(), floor);
+  EXPECT_LT(budget.limit(), 20 * kMiB);
+  void* const much = AllocateLarge(1024 * kMiB, 16, nullptr);
+  EXPECT_EQ(budget.limit(), 20 * kMiB);
+  FreeLarge(much);
+  FreeLarge(some);
+  EXPECT_EQ(budget.limit(), floor);
+}
+
+TEST_F(CacheBudgetTest, ThreadsGetAllOfItDepotsThreeQuarters) {
+  CacheBudget budget;
+  const int64_t limit = budget.limit();
+  const int64_t depots = limit / 4 * 3;
+  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(depots)));
+  EXPECT_FALSE(budget.TakeForDepot(1));
+  EXPECT_FALSE(budget.TakeForThread(static_cast<size_t>(limit - depots) + 1));
+  EXPECT_EQ(budget.used(), depots) << "a refusal takes nothing";
+  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(limit - depots)));
+  EXPECT_FALSE(budget.TakeForThread(1));
+  budget.Force(100);
+  EXPECT_EQ(budget.used(), limit + 100);
+  budget.Return(static_cast<size_t>(limit - depots) + 101);
+  EXPECT_TRUE(budget.TakeForDepot(1));
+  EXPECT_FALSE(budget.TakeForDepot(1));
+  budget.Return(static_cast<size_t>(depots));
+  EXPECT_EQ(budget.used(), 0);
+}
+
+TEST_F(CacheBudgetTest, ThreadsTogetherKeepTheLimit) {
+  static constinit CacheBudget budget;
+  HelgrindIgnore(&budget, sizeof(budget));
+  const auto part = static_cast<uint32_t>(budget.limit() / 4);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([t, part] {
+      std::mt19937 random(static_cast<uint32_t>(t));
+      int64_t mine = 0;
+      for (int round = 0; round < 5000; ++round) {
+        const size_t bytes = 1 + random() % part;
+        if (budget.TakeForThread(bytes)) mine += static_cast<int64_t>(bytes);
+        ASSERT_LE(mine, budget.limit());
+        if (random() % 3 == 0) {
+          budget.Return(static_cast<size_t>(mine));
+          mine = 0;
+        }
+      }
+      budget.Return(static_cast<size_t>(mine));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(budget.used(), 0);
+}
+
+}  // namespace
+}  // namespace hakmem
