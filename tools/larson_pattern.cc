@@ -1,6 +1,5 @@
 #include "tools/larson_pattern.h"
 
-#include <algorithm>
 #include <cstring>
 
 #include "tools/common/random.h"
@@ -18,23 +17,25 @@ uint64_t Base(uint64_t stamp) { return Random::Mix(stamp + kStep); }
 
 void WritePattern(char* block, size_t size, uint64_t stamp) {
   uint64_t word = Base(stamp);
-  for (size_t at = 0; at < size; at += sizeof(word), word += kStep) {
-    std::memcpy(block + at, &word, std::min(sizeof(word), size - at));
+  size_t at = 0;
+  for (; at + sizeof(word) <= size; at += sizeof(word), word += kStep) {
+    std::memcpy(block + at, &word, sizeof(word));
   }
+  std::memcpy(block + at, &word, size - at);
 }
 
 size_t FindMismatch(const char* block, size_t size, uint64_t stamp) {
   uint64_t word = Base(stamp);
-  for (size_t at = 0; at < size; at += sizeof(word), word += kStep) {
-    const size_t length = std::min(sizeof(word), size - at);
-    if (std::memcmp(block + at, &word, length) == 0) continue;
-    size_t bad = at;
-    while (static_cast<unsigned char>(block[bad]) == PatternByte(stamp, bad)) {
-      ++bad;
-    }
-    return bad;
+  size_t at = 0;
+  for (; at + sizeof(word) <= size; at += sizeof(word), word += kStep) {
+    if (std::memcmp(block + at, &word, sizeof(word)) != 0) break;
   }
-  return size;
+  // In the word that differs, or in the bytes behind the last whole one.
+  while (at < size &&
+         static_cast<unsigned char>(block[at]) == PatternByte(stamp, at)) {
+    ++at;
+  }
+  return at;
 }
 
 unsigned char PatternByte(uint64_t stamp, size_t offset) {

@@ -46,6 +46,8 @@ class StatisticsTest(unittest.TestCase):
     best = [1.0, 1.1, 1.2, 1.3, 1.4]
     self.assertTrue(stats.within_noise([1.2, 1.3, 1.4, 1.5, 1.6], best))
     self.assertFalse(stats.within_noise([1.5, 1.6, 1.7, 1.8, 1.9], best))
+    # Neither argument has to be the better one.
+    self.assertFalse(stats.within_noise([0.1, 0.2, 0.3], best))
     # One wild round does not make two sets of rounds alike, nor hide that
     # they are.
     self.assertFalse(stats.within_noise([1.0, 1.6, 1.7, 1.8, 1.9], best))

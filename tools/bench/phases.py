@@ -81,6 +81,12 @@ class Figure:
 def figure_of(row, column, cell):
   """Reads larson's own output: its op/s leave the set-up out."""
   outputs = [json.loads(output) for output in cell.outputs]
+  # The figures of another build would be worse than none.
+  others = [output['config'] for output in outputs
+            if column in STAGES and output['config'] != column]
+  if others:
+    return Figure(row, column, 'wrong build', f'larson is {others[0]}', [], [],
+                  dict.fromkeys(POOLS))
   rates = {pool: [output['hit_rate'][pool] for output in outputs
                   if output['hit_rate'][pool] is not None] for pool in POOLS}
   return Figure(row, column, cell.status, cell.detail,
@@ -182,23 +188,30 @@ def replace_table(page, table):
   return pattern.sub(lambda _: f'{BEGIN}\n{table}{END}', page, count=1)
 
 
+def put_table(path, table):
+  """Rewrites the page; with None for a table, only sees whether it could."""
+  with open(path, encoding='utf-8') as old:
+    page = replace_table(old.read(), table or '')
+  if table is not None:
+    with open(path, 'w', encoding='utf-8') as new:
+      new.write(page)
+
+
 def plan(rows, peers, binary_of, seconds):
-  """The (Job, Allocator) pairs of one round, and what each is of."""
-  pairs, keys = [], {}
-  def add(row, column, binary, allocator):
-    command = (binary, f'--threads={row.threads}', f'--seconds={seconds:g}',
-               '--format=json', *row.flags)
-    job = running.Job(f'{row.name}, {column}', command)
-    pairs.append((job, allocator))
-    keys[job.name, allocator.name] = (row.name, column)
+  """The (Job, Allocator) pairs of one round.
+
+  A row is one job for all, so that each round begins it with another one.
+  """
+  pairs = []
   for row in rows:
-    for stage in STAGES:
-      if stage == 'unlocked' and row.threads > 1:
-        continue  # larson refuses
-      add(row, stage, binary_of(stage), running.Allocator(stage))
-    for peer in peers:
-      add(row, peer.name, binary_of('libc'), peer)
-  return pairs, keys
+    job = running.Job(row.name, (
+        binary_of('libc'), f'--threads={row.threads}', f'--seconds={seconds:g}',
+        '--format=json', *row.flags))
+    pairs += [(job, running.Allocator(stage, program=binary_of(stage)))
+              for stage in STAGES
+              if stage != 'unlocked' or row.threads == 1]  # larson refuses
+    pairs += [(job, peer) for peer in peers]
+  return pairs
 
 
 def parse_arguments(argv):
@@ -245,16 +258,22 @@ def main(argv):
 
   page = os.path.join(os.environ.get('BUILD_WORKSPACE_DIRECTORY', '.'),
                       'docs', 'phases.md')
-  if options.write and not os.access(page, os.W_OK):
-    parser.error(f'--write: cannot write {page}')
+  if options.write:
+    # Now, and not after ten minutes of measuring.
+    if not os.access(page, os.W_OK):
+      parser.error(f'--write: cannot write {page}')
+    try:
+      put_table(page, None)
+    except ValueError as error:
+      parser.error(f'--write: {page}: {error}')
   peers, missing = allocators.find_peers()
   for note in missing:
     print(f'phases: {note}', file=sys.stderr)
   peers = [allocators.LIBC, *peers]
-  pairs, keys = plan(options.chosen, peers, binary_of, options.seconds)
+  pairs = plan(options.chosen, peers, binary_of, options.seconds)
   cells = running.run_matrix(measure, pairs, options.rounds,
                              options.seconds + 60, running.Progress())
-  figures = {key: figure_of(*key, cells[cell]) for cell, key in keys.items()}
+  figures = {key: figure_of(*key, cell) for key, cell in cells.items()}
   table = format_markdown(figures, [row.name for row in options.chosen],
                           [*STAGES, *(peer.name for peer in peers)])
   if options.format == 'json':
@@ -262,10 +281,7 @@ def main(argv):
   else:
     print(table, end='')
   if options.write:
-    with open(page, encoding='utf-8') as old:
-      text = old.read()
-    with open(page, 'w', encoding='utf-8') as new:
-      new.write(replace_table(text, table))
+    put_table(page, table)
   failed = [figure for figure in figures.values() if figure.status != 'ok']
   for figure in failed:
     print(f'phases: {figure.row} under {figure.column}: {figure.detail}',

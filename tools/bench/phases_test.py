@@ -7,21 +7,28 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 import phases
 import running
 
 
-def cell(*rates, status='ok', hits=None):
+def cell(*rates, status='ok', hits=None, config='other'):
   hit_rate = {'tiny': None, 'l2': None, 'l25': None, **(hits or {})}
   outputs = [json.dumps({'ops_per_sec': rate, 'peak_rss_kib': 2048,
-                         'hit_rate': hit_rate}) for rate in rates]
+                         'config': config, 'hit_rate': hit_rate})
+             for rate in rates]
   return running.Cell('job', 'a', status, outputs=outputs)
 
 
 def figures_of(**columns):
-  return {('4 threads', column): phases.figure_of('4 threads', column, value)
-          for column, value in columns.items()}
+  """As if each column's larson had said that it is that column's."""
+  figures = {}
+  for column, value in columns.items():
+    value.outputs = [output.replace('"other"', f'"{column}"')
+                     for output in value.outputs]
+    figures['4 threads', column] = phases.figure_of('4 threads', column, value)
+  return figures
 
 
 class FiguresTest(unittest.TestCase):
@@ -30,6 +37,14 @@ class FiguresTest(unittest.TestCase):
     figure = phases.figure_of('r', 'c', cell(1e6, 9e6, 2e6))
     self.assertEqual(figure.median, 2e6)
     self.assertEqual(figure.rss, 2048)
+
+  def test_a_larson_of_another_stage_gives_no_figure(self):
+    figure = phases.figure_of('r', 'tls_full', cell(1e6, config='p0'))
+    self.assertEqual(figure.status, 'wrong build')
+    self.assertIsNone(figure.median)
+    self.assertIn('p0', figure.detail)
+    # A peer's name is nobody's to check.
+    self.assertEqual(phases.figure_of('r', 'tbb', cell(1e6)).status, 'ok')
 
   def test_best_peer_leaves_the_stages_out(self):
     figures = figures_of(tls_full=cell(9e6), libc=cell(2e6), jemalloc=cell(3e6))
@@ -62,15 +77,24 @@ class FiguresTest(unittest.TestCase):
       phases.replace_table('no marks', 'new')
 
   def test_unlocked_runs_on_one_thread_only(self):
-    pairs, _ = phases.plan(phases.ROWS, [], lambda stage: stage, 1)
+    pairs = phases.plan(phases.ROWS, [], lambda stage: stage, 1)
     threads = {command[1] for job, allocator in pairs
                if allocator.name == 'unlocked' for command in [job.command]}
     self.assertEqual(threads, {'--threads=1'})
 
+  def test_a_row_is_one_job_for_all_its_columns(self):
+    # Else the rounds would not begin with another column each.
+    peer = running.Allocator('peer', '/peer.so')
+    pairs = phases.plan(phases.ROWS[:1], [peer], lambda stage: stage, 1)
+    self.assertEqual(len({job for job, _ in pairs}), 1)
+    self.assertEqual([allocator.program for _, allocator in pairs],
+                     [*phases.STAGES, ''])
+    self.assertEqual(pairs[0][0].command[0], 'libc')
+
 
 FAKE = '''#!/bin/sh
 echo '{"threads": 4, "ops_per_sec": 1000000, "peak_rss_kib": 1024,
-"config": "x", "hit_rate": {"tiny": 0.5, "l2": null, "l25": null}}'
+"config": "'${0##*larson_}'", "hit_rate": {"tiny": 0.5, "l2": null, "l25": null}}'
 '''
 
 
@@ -103,6 +127,32 @@ class CommandTest(unittest.TestCase):
     self.assertEqual(run.returncode, 1)
     self.assertIn('tls_l2: exit status 3', run.stderr)
     self.assertIn('crash', run.stdout)
+
+  def run_phases_at(self, page):
+    """As under `bazel run`, in a workspace with this docs/phases.md."""
+    with tempfile.TemporaryDirectory() as root:
+      os.mkdir(os.path.join(root, 'docs'))
+      path = os.path.join(root, 'docs', 'phases.md')
+      with open(path, 'w', encoding='utf-8') as file:
+        file.write(page)
+      with mock.patch.dict(os.environ, BUILD_WORKSPACE_DIRECTORY=root):
+        run = self.run_phases('--write')
+      with open(path, encoding='utf-8') as file:
+        return run, file.read()
+
+  def test_write_puts_the_table_on_the_page(self):
+    run, page = self.run_phases_at(f'a\n{phases.BEGIN}\nold\n{phases.END}\nb\n')
+    self.assertEqual(run.returncode, 0, run.stderr)
+    self.assertIn(run.stdout, page)
+    self.assertTrue(page.startswith('a\n') and page.endswith('\nb\n'))
+    self.assertNotIn('old', page)
+
+  def test_a_page_without_marks_is_said_and_left_alone(self):
+    run, page = self.run_phases_at('no marks')
+    self.assertEqual(run.returncode, 2)
+    self.assertIn('there is no', run.stderr)
+    self.assertNotIn('Traceback', run.stderr)
+    self.assertEqual((run.stdout, page), ('', 'no marks'))
 
   def test_bad_arguments(self):
     for arguments in (['--rounds=0'], ['--seconds=-1'], ['--rows=none']):

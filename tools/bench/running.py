@@ -34,6 +34,9 @@ def resolve_runfile(path):
 class Allocator:
   name: str
   preload: str = ''  # the library; empty: what the program is linked with
+  # If not empty: the command's program, linked with this allocator. It is run
+  # in place of the one that the job names.
+  program: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +141,10 @@ def run_matrix(measure, pairs, rounds, timeout_s, progress):
         cell = cells[job.name, allocator.name]
         progress.step(f'{job.name}, {allocator.name}')
         if cell.status == 'ok':
-          cell.add(run_once(measure, job.command, allocator, timeout_s))
+          command = job.command
+          if allocator.program:
+            command = (allocator.program, *command[1:])
+          cell.add(run_once(measure, command, allocator, timeout_s))
   progress.finish()
   return cells
 
