@@ -29,7 +29,8 @@ def own_instructions(program, library):
                           check=True, capture_output=True, text=True).stdout
   counts = {}
   for line in text.splitlines():
-    match = re.match(r'\s*([\d,]+) .*:(malloc|free)\b.*libhakmem', line)
+    # The library's name stands on some of a function's lines only.
+    match = re.match(r'\s*([\d,]+) .*:(malloc|free)(?: \[|$)', line)
     if match:
       counts[match.group(2)] = (counts.get(match.group(2), 0) +
                                 int(match.group(1).replace(',', '')))
