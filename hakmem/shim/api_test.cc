@@ -161,10 +161,10 @@ TEST(StatsTest, ANewerCallerGetsZerosForWhatThereIsNot) {
 }
 
 TEST(StatsTest, FiguresFollowWhatTheProgramDoes) {
-  const hak_stats before = Stats();
-  void* const large = hak_alloc(32 * kMiB);
   // More than the caches may hold of it.
   std::vector<void*> small(400000);
+  const hak_stats before = Stats();
+  void* const large = hak_alloc(32 * kMiB);
   for (void*& block : small) block = hak_alloc(100);
   const hak_stats with = Stats();
   EXPECT_EQ(with.reserved_bytes, before.reserved_bytes);
