@@ -1,12 +1,6 @@
-"""What our BUILD files load: the allocator's compiler flags and the test macros."""
+"""What our BUILD files load: the test macros."""
 
 load(":retarget.bzl", "compile_test", "retargeted_binary", "retargeted_test")
-
-# For the code that becomes malloc: no C++ run time, so no exceptions and RTTI.
-ALLOCATOR_COPTS = [
-    "-fno-exceptions",
-    "-fno-rtti",
-]
 
 # target_compatible_with of what makes no sense where a sanitizer's run time is
 # the malloc, such as a test that preloads libhakmem.so: skipped in those configs.

@@ -11,17 +11,6 @@
 namespace hakmem::os {
 namespace {
 
-class ErrnoKeeper {
- public:
-  ErrnoKeeper() : saved_(errno) {}
-  ~ErrnoKeeper() { errno = saved_; }
-  ErrnoKeeper(const ErrnoKeeper&) = delete;
-  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
-
- private:
-  const int saved_;
-};
-
 void* MapAligned(size_t bytes, size_t alignment, int protection) {
   const ErrnoKeeper keeper;
   // One page more than alignment asks for is never needed: mappings start at

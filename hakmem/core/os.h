@@ -6,10 +6,25 @@
 #ifndef HAKMEM_CORE_OS_H_
 #define HAKMEM_CORE_OS_H_
 
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 
-namespace hakmem::os {
+namespace hakmem {
+
+// The program's errno, kept over a call that promises not to touch it.
+class ErrnoKeeper {
+ public:
+  ErrnoKeeper() : saved_(errno) {}
+  ~ErrnoKeeper() { errno = saved_; }
+  ErrnoKeeper(const ErrnoKeeper&) = delete;
+  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
+
+ private:
+  const int saved_;
+};
+
+namespace os {
 
 inline constexpr size_t kPageSize = 4096;
 
@@ -39,6 +54,7 @@ size_t PhysicalMemory();
 // The limit on this process's address space in bytes (RLIMIT_AS), or SIZE_MAX.
 size_t AddressSpaceLimit();
 
-}  // namespace hakmem::os
+}  // namespace os
+}  // namespace hakmem
 
 #endif  // HAKMEM_CORE_OS_H_

@@ -11,18 +11,6 @@
 namespace hakmem::heap {
 namespace {
 
-// The program's errno, kept over a call that promises not to touch it.
-class ErrnoKeeper {
- public:
-  ErrnoKeeper() : saved_(errno) {}
-  ~ErrnoKeeper() { errno = saved_; }
-  ErrnoKeeper(const ErrnoKeeper&) = delete;
-  ErrnoKeeper& operator=(const ErrnoKeeper&) = delete;
-
- private:
-  const int saved_;
-};
-
 // A block from the class's bin or, past it, its pool; null when memory has run
 // out.
 void* AllocateFromClass(SizeClass size_class) {

@@ -1,5 +1,6 @@
 """The shim's libraries, one a stage."""
 
+load("//bazel:build_defs.bzl", "NOT_SANITIZED")
 load("//hakmem/core:pool.bzl", "ALLOCATOR_COPTS")
 
 # Name of each stage and the variant of each pool that it links. The numbers
@@ -13,12 +14,6 @@ STAGES = [
 ]
 
 ALL_STAGES = [stage for stage, _, _, _ in STAGES]
-
-# With a sanitizer's malloc there is nothing of the shim to test.
-NOT_SANITIZED = select({
-    "//config:sanitized": ["@platforms//:incompatible"],
-    "//conditions:default": [],
-})
 
 def stage_tests(name, srcs, stages = ["p0", "tls_full"], deps = [], **kwargs):
     """Declares NAME_<stage>_test for each stage: GoogleTests on that malloc.
