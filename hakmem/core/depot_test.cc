@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "hakmem/core/arena.h"
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/mutex.h"
 
@@ -44,6 +45,7 @@ TEST(DepotTest, WhatWasThereAllTheTimeIsSurplus) {
 
 TEST(DepotTest, ThreadsLoseAndDoubleNothing) {
   static constinit Depot depot;
+  ASSERT_TRUE(arena.EnsureReady());  // which finds out about Valgrind
   HelgrindIgnore(&depot, sizeof(depot));
   constexpr int kMagazines = 8;
   for (int i = 0; i < kMagazines; ++i) {

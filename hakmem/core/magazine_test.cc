@@ -69,6 +69,7 @@ TEST(MagazineStackTest, ThreadsLoseAndDoubleNothing) {
   constexpr int kMagazines = 6;
   constexpr int kThreads = 4;
   constexpr int kRounds = 20000;
+  ASSERT_TRUE(arena.EnsureReady());  // which finds out about Valgrind
   HelgrindIgnore(stacks, sizeof(stacks));
   std::vector<Magazine*> all;
   for (int i = 0; i < kMagazines; ++i) {

@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <sys/sysinfo.h>
 #include <time.h>
+#include <valgrind/helgrind.h>
 
 #include <cerrno>
 #include <cstdint>
@@ -38,7 +39,11 @@ void* Reserve(size_t bytes, size_t alignment) {
 
 bool Commit(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
-  return mprotect(start, bytes, PROT_READ | PROT_WRITE) == 0;
+  if (mprotect(start, bytes, PROT_READ | PROT_WRITE) != 0) return false;
+  // Helgrind watches what is mapped accessible, and goes on to ignore what
+  // becomes accessible later unless it is told. Nothing outside of Valgrind.
+  VALGRIND_HG_CLEAN_MEMORY(start, bytes);
+  return true;
 }
 
 bool Purge(void* start, size_t bytes) {
