@@ -91,8 +91,14 @@ TEST_F(MetadataTest, AnExhaustedRegionSaysNullAndRecovers) {
   EXPECT_EQ(metadata_.Allocate(2048), nullptr);
   EXPECT_EQ(metadata_.Allocate(64), nullptr);
   EXPECT_LE(metadata_.used_bytes(), bytes_);
-  metadata_.Free(pieces[7], 1024);
-  EXPECT_EQ(metadata_.Allocate(1024), pieces[7]);
+  std::set<void*> free;
+  for (const size_t i : {7, 8, 300}) {
+    metadata_.Free(pieces[i], 1024);
+    free.insert(pieces[i]);
+  }
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(free.erase(metadata_.Allocate(1024)), 1u);
+  }
   EXPECT_EQ(metadata_.Allocate(1024), nullptr);
 }
 

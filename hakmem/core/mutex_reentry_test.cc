@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/base/config.h"
+#include "absl/base/internal/thread_identity.h"
 #include "gtest/gtest.h"
 #include "hakmem/core/core.h"
 
@@ -118,6 +119,9 @@ TEST_F(MutexReentryTest, TheAllocationTakesTheLockThatIsWaitedFor) {
       [] {
         MutexLock lock(mu);
         ++inner;
+        // Another set-up within this one would lose its value.
+        EXPECT_EQ(absl::base_internal::CurrentThreadIdentityIfPresent(),
+                  nullptr);
       });
   EXPECT_EQ(inner, 1);
   EXPECT_EQ(outer, 1);

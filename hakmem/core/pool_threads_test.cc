@@ -51,6 +51,9 @@ class PoolThreadsTest : public PoolSuite {
  protected:
   static constexpr int kThreads = 4;
 
+  // What a thread keeps live at most.
+  static constexpr size_t kMostBytes = size_t{16} << 20;
+
   // Owners of a thread's blocks count from here.
   static uint64_t FirstOwner(int thread) {
     return (static_cast<uint64_t>(thread) + 1) << 32;
@@ -86,11 +89,18 @@ TEST_F(PoolThreadsTest, EachUsesBlocksOfItsOwn) {
     std::mt19937 random(static_cast<uint32_t>(thread));
     uint64_t owner = FirstOwner(thread);
     std::vector<Block> live;
+    size_t bytes = 0;
     for (int round = Rounds(40000); round > 0; --round) {
-      if (live.size() < 30 && random() % 2 == 0) {
-        live.push_back(Allocate(AnyClass(random), ++owner));
+      // Waves, which move blocks through the depots: nothing else orders what
+      // two threads do.
+      const bool grow = round / 256 % 2 == 0;
+      if (random() % 8 < (grow ? 7u : 1u) && bytes < kMostBytes) {
+        const SizeClass c = AnyClass(random);
+        live.push_back(Allocate(c, ++owner));
+        bytes += ClassSize(c);
       } else if (!live.empty()) {
         std::swap(live[random() % live.size()], live.back());
+        bytes -= ClassSize(arena.ClassOf(live.back().start));
         CheckAndFree(live.back());
         live.pop_back();
       }
