@@ -1,5 +1,6 @@
 #include "hakmem/core/magazine.h"
 
+#include "absl/base/attributes.h"
 #include "hakmem/core/arena.h"
 #include "hakmem/core/mutex.h"
 
@@ -16,6 +17,14 @@ Magazine* FromIndex(uint64_t head) {
   const auto index = static_cast<uint32_t>(head & kIndexMask);
   if (index == 0) return nullptr;
   return static_cast<Magazine*>(arena.metadata().FromIndex(index));
+}
+
+// The link of a magazine that another thread may have taken since, and even
+// have given back to the metadata, where it became something else: then the
+// value is of no use, and the head's tag says so. That read races with whatever
+// the memory is by then, which is why TSan is not to look.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD uint32_t ReadLink(const Magazine* magazine) {
+  return *reinterpret_cast<const volatile uint32_t*>(&magazine->next);
 }
 
 }  // namespace
@@ -40,10 +49,7 @@ Magazine* MagazineStack::Pop() {
   do {
     magazine = FromIndex(head);
     if (magazine == nullptr) return nullptr;
-    // Another thread may have taken this magazine already and given it a new
-    // neighbour: then the tag has changed and what is read here is not used.
-    next_head = ((head & ~kIndexMask) + kTagStep) |
-                magazine->next.load(std::memory_order_relaxed);
+    next_head = ((head & ~kIndexMask) + kTagStep) | ReadLink(magazine);
   } while (!head_.compare_exchange_weak(
       head, next_head, std::memory_order_acquire, std::memory_order_acquire));
   HelgrindAcquire(magazine);
@@ -68,6 +74,14 @@ Magazine* MagazineStore::Get(uint32_t family) {
 
 void MagazineStore::Put(Magazine* magazine) {
   shelves_[magazine->family].stack.Push(magazine);
+}
+
+void MagazineStore::Release() {
+  for (uint32_t family = 0; family < kMagazineFamilies; ++family) {
+    while (Magazine* const magazine = shelves_[family].stack.Pop()) {
+      arena.metadata().Free(magazine, MagazineBytes(family));
+    }
+  }
 }
 
 }  // namespace hakmem

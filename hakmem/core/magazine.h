@@ -39,7 +39,7 @@ constexpr uint32_t MagazineFamilyFor(uint32_t capacity) {
 // stack; what hands it over orders the accesses. Invariants:
 //  1. slots[0..count) are blocks of one class that belong to nobody else. While
 //     a thread cache has the magazine installed, the count is in its top.
-//  2. Its memory is never used for anything else (see Metadata).
+//  2. Its memory stays mapped when it is a magazine no more (see Metadata).
 struct Magazine {
   std::atomic<uint32_t> next;  // in a stack: index of the one below, or 0
   uint16_t count;
@@ -84,6 +84,9 @@ class MagazineStore {
 
   // Takes one that is empty; its count need not be up to date.
   void Put(Magazine* magazine);
+
+  // Gives all of them back to the metadata, for tables of any kind.
+  void Release();
 
  private:
   struct alignas(64) Shelf {

@@ -10,46 +10,168 @@ namespace {
 
 // Small programs need a few dozen KiB of metadata; the system call costs about
 // as much as filling a page.
-constexpr size_t kCommitStep = 256 * 1024;
+constexpr uint32_t kCommitStep = 256 * 1024 / os::kPageSize;
+
+// Whole pages that stay with the process for the next table: this many, and an
+// eighth of what was ever used.
+constexpr uint32_t kRetainedPages = 64;
+constexpr uint32_t kRetainedShare = 8;
+
+constexpr uint64_t kWhole = ~uint64_t{0};
+
+// The units from which a free and aligned hole of 2^order units begins.
+constexpr uint64_t Holes(uint64_t free, uint32_t order) {
+  constexpr uint64_t kAligned[] = {0x5555555555555555, 0x1111111111111111,
+                                   0x0101010101010101, 0x0001000100010001,
+                                   0x0000000100000001, 0x0000000000000001};
+  for (uint32_t o = 0; o < order; ++o) {
+    free &= (free >> (1u << o)) & kAligned[o];
+  }
+  return free;
+}
+
+constexpr uint64_t MaskOf(uint32_t first, uint32_t units) {
+  return (units == 64 ? kWhole : (uint64_t{1} << units) - 1) << first;
+}
+
+constexpr uint32_t PagesFor(size_t bytes) {
+  return static_cast<uint32_t>((bytes + os::kPageSize - 1) / os::kPageSize);
+}
 
 }  // namespace
 
+static_assert(Metadata::kMaxPiece == os::kPageSize &&
+              Metadata::kMaxPiece == 64 * Metadata::kUnit);
+
 void Metadata::Init(char* region, size_t bytes) {
   region_ = region;
-  size_ = bytes;
-  used_.store(kUnit, std::memory_order_relaxed);  // index 0 is no piece
+  limit_ = static_cast<uint32_t>(bytes / os::kPageSize);
+  MutexLock lock(mu_);
+  // The table of pages stands in the first of them: so index 0 is no piece, and
+  // page 0 is no page that could be handed out.
+  pages_ = reinterpret_cast<Page*>(region);
+  frontier_ = PagesFor(limit_ * sizeof(Page));
+}
+
+// The list that a page with these free units belongs to; kLists when none.
+uint32_t Metadata::ListFor(uint64_t free) {
+  if (free == kWhole) return kWholeDirty;
+  if (free == 0) return kLists;
+  uint32_t order = 0;
+  while (order + 1 < kOrders && Holes(free, order + 1) != 0) ++order;
+  return order;
+}
+
+void Metadata::Link(uint32_t page, uint32_t list) {
+  if (list == kLists) return;
+  const uint32_t head = lists_[list];
+  pages_[page].next = head;
+  pages_[page].previous = kNoPage;
+  if (head != kNoPage) pages_[head].previous = page;
+  lists_[list] = page;
+}
+
+void Metadata::Unlink(uint32_t page, uint32_t list) {
+  if (list == kLists) return;
+  const uint32_t next = pages_[page].next;
+  const uint32_t previous = pages_[page].previous;
+  (previous != kNoPage ? pages_[previous].next : lists_[list]) = next;
+  if (next != kNoPage) pages_[next].previous = previous;
+}
+
+void Metadata::AddResident(ptrdiff_t bytes) {
+  resident_.store(
+      resident_.load(std::memory_order_relaxed) + static_cast<size_t>(bytes),
+      std::memory_order_relaxed);
+}
+
+// Adds one page to the clean ones.
+bool Metadata::Grow() {
+  if (frontier_ == limit_) return false;
+  if (frontier_ >= committed_) {
+    const uint32_t to = std::min(limit_, frontier_ + kCommitStep);
+    const auto table = [](uint32_t pages) {
+      return PagesFor(pages * sizeof(Page)) * os::kPageSize;
+    };
+    const size_t have = table(committed_);
+    const size_t need = table(to);
+    if (need != have) {
+      if (!os::Commit(region_ + have, need - have)) return false;
+    }
+    if (!os::Commit(region_ + frontier_ * os::kPageSize,
+                    (to - frontier_) * os::kPageSize)) {
+      return false;
+    }
+    AddResident(static_cast<ptrdiff_t>(need - have));
+    committed_ = to;
+  }
+  pages_[frontier_].free = kWhole;
+  Link(frontier_, kWholeClean);
+  ++frontier_;
+  return true;
+}
+
+// A page with a hole of 2^order units, taken out of its list, or kNoPage.
+uint32_t Metadata::FindPage(uint32_t order) {
+  for (uint32_t list = order; list < kLists; ++list) {
+    const uint32_t page = lists_[list];
+    if (page == kNoPage) continue;
+    Unlink(page, list);
+    if (list == kWholeDirty) --whole_dirty_;
+    if (list == kWholeClean) AddResident(os::kPageSize);
+    return page;
+  }
+  if (!Grow()) return kNoPage;
+  return FindPage(kWholeClean);
 }
 
 void* Metadata::Allocate(size_t bytes) {
+  const auto units = static_cast<uint32_t>(bytes / kUnit);
+  const auto order = static_cast<uint32_t>(std::bit_width(units - 1));
   MutexLock lock(mu_);
-  FreePiece*& head = free_[bytes / kUnit];
-  if (head != nullptr) {
-    FreePiece* const piece = head;
-    head = piece->next;
-    return piece;
-  }
-  size_t start = used_.load(std::memory_order_relaxed);
-  // Powers of two are aligned to themselves, so that a small magazine does not
-  // lie across two cache lines or a large one across two pages; what is passed
-  // over is at most one piece of each smaller size.
-  const size_t alignment = std::has_single_bit(bytes) ? bytes : kUnit;
-  start = (start + alignment - 1) & ~(alignment - 1);
-  const size_t end = start + bytes;
-  if (end > size_) return nullptr;
-  if (end > committed_) {
-    const size_t target = std::min(size_, committed_ + kCommitStep);
-    if (!os::Commit(region_ + committed_, target - committed_)) return nullptr;
-    committed_ = target;
-  }
-  used_.store(end, std::memory_order_relaxed);
-  return region_ + start;
+  const uint32_t page = FindPage(order);
+  if (page == kNoPage) return nullptr;
+  uint64_t& free = pages_[page].free;
+  const auto first =
+      static_cast<uint32_t>(std::countr_zero(Holes(free, order)));
+  free &= ~MaskOf(first, units);
+  Link(page, ListFor(free));
+  used_.store(used_bytes() + bytes, std::memory_order_relaxed);
+  return region_ + page * os::kPageSize + first * kUnit;
 }
 
 void Metadata::Free(void* piece, size_t bytes) {
+  const uint32_t index = IndexOf(piece);
+  const uint32_t page = index / 64;
   MutexLock lock(mu_);
-  auto* const free_piece = static_cast<FreePiece*>(piece);
-  free_piece->next = free_[bytes / kUnit];
-  free_[bytes / kUnit] = free_piece;
+  uint64_t& free = pages_[page].free;
+  Unlink(page, ListFor(free));
+  free |= MaskOf(index % 64, static_cast<uint32_t>(bytes / kUnit));
+  const uint32_t list = ListFor(free);
+  Link(page, list);
+  used_.store(used_bytes() - bytes, std::memory_order_relaxed);
+  if (list != kWholeDirty) return;
+  const uint32_t bound = kRetainedPages + frontier_ / kRetainedShare;
+  if (++whole_dirty_ > bound) PurgeLocked(bound / 2);
+}
+
+size_t Metadata::PurgeLocked(uint32_t keep) {
+  size_t purged = 0;
+  while (whole_dirty_ > keep) {
+    const uint32_t page = lists_[kWholeDirty];
+    if (!os::Purge(region_ + page * os::kPageSize, os::kPageSize)) break;
+    Unlink(page, kWholeDirty);
+    Link(page, kWholeClean);
+    --whole_dirty_;
+    purged += os::kPageSize;
+  }
+  AddResident(-static_cast<ptrdiff_t>(purged));
+  return purged;
+}
+
+size_t Metadata::Purge() {
+  MutexLock lock(mu_);
+  return PurgeLocked(0);
 }
 
 }  // namespace hakmem

@@ -17,12 +17,19 @@ namespace hakmem {
 
 // Hands out pieces of one reserved region, in multiples of 64 bytes.
 //
+// A page of 4096 bytes is 64 units, so one word says which of them are free. A
+// piece comes from the page whose largest hole fits it most tightly, holes
+// being counted as the binary buddy system does (Knowlton, "A fast storage
+// allocator", CACM 1965): powers of two, aligned to themselves. Free neighbours
+// are one hole by having their bits side by side. So what one kind of table
+// gives back serves any other.
+//
 // Thread safety: all but Init() may be called from any thread; the lock is the
 // last in the order of locks. Invariants:
 //  1. A piece is aligned to 64 bytes, or to its size where that is a power of
-//     two of at most 4096 bytes and it was never anything else.
-//  2. Nothing is returned to the system: a stale read of a piece is a read of
-//     valid memory (the lock-free stacks of magazines rely on it).
+//     two: a small magazine does not lie across two cache lines.
+//  2. The region stays mapped: a stale read of a piece is a read of valid
+//     memory, zeros at worst (the lock-free stacks of magazines rely on it).
 //  3. A piece's index, its offset in units of 64 bytes, is never 0.
 class Metadata {
  public:
@@ -38,8 +45,12 @@ class Metadata {
   // unspecified, or null when the region or the system's memory is used up.
   void* Allocate(size_t bytes);
 
-  // Gives a piece back, to be handed out for the same size again.
+  // Gives a piece back. `bytes` is what it was allocated with.
   void Free(void* piece, size_t bytes);
+
+  // Returns the memory of pages without a piece to the system; says how many
+  // bytes.
+  size_t Purge();
 
   uint32_t IndexOf(const void* piece) const {
     return static_cast<uint32_t>((static_cast<const char*>(piece) - region_) /
@@ -49,24 +60,52 @@ class Metadata {
     return region_ + size_t{index} * kUnit;
   }
 
-  // Bytes handed out so far, whether in use or waiting for reuse.
+  // Bytes handed out and not given back.
   size_t used_bytes() const { return used_.load(std::memory_order_relaxed); }
+
+  // Bytes that may be resident: of pages that were touched and not purged
+  // since, and of the tables that describe them.
+  size_t resident_bytes() const {
+    return resident_.load(std::memory_order_relaxed);
+  }
 
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
-  struct FreePiece {
-    FreePiece* next;
+  // A page's largest hole is 2^order units; pages with none are in no list.
+  // Whole pages are in one of two lists, by whether they may hold memory.
+  static constexpr uint32_t kOrders = 6;
+  static constexpr uint32_t kWholeDirty = kOrders;
+  static constexpr uint32_t kWholeClean = kOrders + 1;
+  static constexpr uint32_t kLists = kOrders + 2;
+  static constexpr uint32_t kNoPage = 0;
+
+  struct Page {
+    uint64_t free;  // a bit a unit
+    uint32_t next;
+    uint32_t previous;
   };
+
+  static uint32_t ListFor(uint64_t free);
+  void Link(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Unlink(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t FindPage(uint32_t order) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t PurgeLocked(uint32_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void AddResident(ptrdiff_t bytes);
 
   // Set by Init() before anything else can reach this object.
   char* region_ = nullptr;
-  size_t size_ = 0;
+  uint32_t limit_ = 0;  // pages
 
   Mutex mu_{Mutex::Locking::kInner};
   std::atomic<size_t> used_{0};
-  size_t committed_ ABSL_GUARDED_BY(mu_) = 0;
-  std::array<FreePiece*, kMaxPiece / kUnit + 1> free_ ABSL_GUARDED_BY(mu_){};
+  std::atomic<size_t> resident_{0};
+  Page* pages_ ABSL_GUARDED_BY(mu_) = nullptr;  // 1…limit_; 0 is no page
+  uint32_t committed_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // pages that were ever used
+  uint32_t whole_dirty_ ABSL_GUARDED_BY(mu_) = 0;
+  std::array<uint32_t, kLists> lists_ ABSL_GUARDED_BY(mu_){};
 };
 
 }  // namespace hakmem

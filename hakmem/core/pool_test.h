@@ -79,6 +79,7 @@ class PoolSuite : public testing::Test {
     thread_cache.FlushBins();
     pool_.DrainDepots();
     pool_.backend().ReleaseEmptySlabs();
+    magazine_store.Release();
   }
 
   // Rounds for a test of threads: fewer where a tool makes each one slow.

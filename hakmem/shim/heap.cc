@@ -24,7 +24,8 @@ void* AllocateFromClass(SizeClass size_class) {
 }
 
 // Brings all memory that only waits for reuse back to the arena: this thread's
-// magazines, the depots, slabs without a block in use.
+// magazines, the depots, slabs without a block in use. And the magazines that
+// are empty by then back to the metadata, which slabs need as well.
 void Reclaim() {
   thread_cache.FlushBins();
   const auto reclaim = [](auto& pool) {
@@ -34,6 +35,7 @@ void Reclaim() {
   reclaim(tiny_pool);
   reclaim(l2_pool);
   reclaim(l25_pool);
+  magazine_store.Release();
 }
 
 void* OutOfMemory() {
