@@ -35,27 +35,11 @@ void ForgetStackBelow(void* frame) {
 
 }  // namespace
 
-constinit std::atomic<bool> Mutex::special_{false};
 constinit bool Mutex::on_valgrind_ = false;
 constinit thread_local bool Mutex::in_fork_ = false;
 constinit thread_local bool Mutex::in_thread_set_up_ = false;
 
-void Mutex::DetectValgrind() {
-  on_valgrind_ = RUNNING_ON_VALGRIND != 0;
-  if (on_valgrind_) special_.store(true, std::memory_order_relaxed);
-}
-
-// All locks are held by the caller here, so nobody else is between Lock() and
-// Unlock(), and it does not matter when others see the change.
-void Mutex::BeginFork() {
-  in_fork_ = true;
-  special_.store(true, std::memory_order_relaxed);
-}
-
-void Mutex::EndFork() {
-  special_.store(on_valgrind_, std::memory_order_relaxed);
-  in_fork_ = false;
-}
+void Mutex::DetectValgrind() { on_valgrind_ = RUNNING_ON_VALGRIND != 0; }
 
 // The first contention of a thread makes Abseil set up an identity for it, and
 // pthread_setspecific(), which that calls, allocates when the key is not among
@@ -80,26 +64,31 @@ void Mutex::LockSlow() {
     }
     errno = saved_errno;
   }
-  if (on_valgrind_) {
-    VALGRIND_HG_DISABLE_CHECKING(&mu_, sizeof(mu_));
+  if (RUNNING_ON_VALGRIND) {
+    VALGRIND_HG_DISABLE_CHECKING(&mu_, sizeof(mu_) + sizeof(route_));
     ANNOTATE_RWLOCK_ACQUIRED(this, 1);
-    noted_ = true;
+  } else {
+    route_.store(Route::kShort, std::memory_order_relaxed);
   }
 }
 
 void Mutex::UnlockSlow() {
   if (in_fork_) return;
-  // The process's first lock is taken before Valgrind is noticed.
-  if (noted_) {
-    noted_ = false;
-    ANNOTATE_RWLOCK_RELEASED(this, 1);
-  }
+  if (RUNNING_ON_VALGRIND) ANNOTATE_RWLOCK_RELEASED(this, 1);
   mu_.Unlock();
 }
 
+void Mutex::LockForFork() {
+  Lock();
+  if (route_.load(std::memory_order_relaxed) != Route::kNone) {
+    route_.store(Route::kLong, std::memory_order_relaxed);
+  }
+}
+
 void Mutex::Remake() {
-  if (enabled_) new (&mu_) absl::Mutex;
-  noted_ = false;
+  if (route_.load(std::memory_order_relaxed) != Route::kNone) {
+    new (&mu_) absl::Mutex;
+  }
 }
 
 void HelgrindRelease([[maybe_unused]] const void* object) {

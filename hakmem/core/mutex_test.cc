@@ -74,7 +74,7 @@ TEST_F(MutexTest, WithoutLockingNothingIsLocked) {
 // Between BeginFork() and EndFork() the forking thread passes through, as its
 // fork handlers may allocate, and the lock stays taken for everybody else.
 void PassThrough(Mutex& mu) UNCHECKED {
-  mu.Lock();
+  mu.LockForFork();
   Mutex::BeginFork();
   mu.Lock();
   mu.Unlock();
@@ -91,7 +91,7 @@ TEST_F(MutexTest, TheForkingThreadPassesThrough) {
 
 // A child of a fork that came while threads held the lock and waited for it.
 void ForkWhileOthersWait(Mutex& mu) UNCHECKED {
-  mu.Lock();
+  mu.LockForFork();
   std::vector<std::thread> waiters;
   for (int t = 0; t < 3; ++t) {
     waiters.emplace_back([&mu] { MutexLock lock(mu); });

@@ -174,7 +174,8 @@ void ForEachMutex(Fn fn) {
 void BeforeFork() {
   // Others are held while one is waited for: as with inner locks (mutex.cc).
   const Mutex::ThreadSetUp scope;
-  ForEachMutex([](Mutex& mu) ABSL_NO_THREAD_SAFETY_ANALYSIS { mu.Lock(); });
+  ForEachMutex([](Mutex& mu)
+                   ABSL_NO_THREAD_SAFETY_ANALYSIS { mu.LockForFork(); });
   Mutex::BeginFork();
 }
 
