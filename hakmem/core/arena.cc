@@ -219,6 +219,7 @@ bool Arena::TakeDirty(uint32_t start, uint32_t length) {
     word &= ~mask;
   });
   dirty_granules_ -= taken;
+  retention_.Taken(dirty_granules_);
   return taken != 0;
 }
 
@@ -263,7 +264,9 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   span->granules = granules;
   Enter(span, start, end);
   const bool dirty = TakeDirty(start, granules);
-  NoteRegret(start, granules);
+  if (const uint32_t purged = TakePurged(start, granules); purged != 0) {
+    retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
+  }
   if (zeroed != nullptr) *zeroed = !dirty;
   return true;
 }
@@ -308,37 +311,29 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
   return true;
 }
 
-// A program that frees and allocates the same amount over and over is not to
-// pay for fresh pages each time: what it takes back from among the purged
-// granules may stay next time. A program that has come to rest takes nothing
-// back, and its bound is the plain one within seconds.
-void Arena::NoteRegret(uint32_t start, uint32_t length) {
-  uint32_t regretted = 0;
-  ForEachWord(purged_, start, length,
-              [&regretted](uint64_t& word, uint64_t mask) {
-                regretted += static_cast<uint32_t>(std::popcount(word & mask));
-                word &= ~mask;
-              });
-  if (regretted == 0) return;
-  ForgetRegret();
-  regretted_ = std::min(regretted_ + regretted, frontier_);
-}
-
-void Arena::ForgetRegret() {
-  const int64_t now = os::CoarseSeconds();
-  const int64_t passed = now - regret_second_;
-  regretted_ = passed > 31 ? 0 : regretted_ >> passed;
-  regret_second_ = now;
+// Clears the marks of what was purged in a run that is being handed out; says
+// how many granules had them.
+uint32_t Arena::TakePurged(uint32_t start, uint32_t length) {
+  uint32_t taken = 0;
+  ForEachWord(purged_, start, length, [&taken](uint64_t& word, uint64_t mask) {
+    taken += static_cast<uint32_t>(std::popcount(word & mask));
+    word &= ~mask;
+  });
+  return taken;
 }
 
 void Arena::PurgeBeyondBound() {
-  if (regretted_ != 0) ForgetRegret();
   const size_t live = live_granules_.load(std::memory_order_relaxed);
-  const size_t bound = live / kRetainedShare +
-                       (options_.retain_bytes >> kGranuleShift) + regretted_;
-  if (dirty_granules_ <= bound) return;
-  // A little more than needed, so that the next free does not come here again.
-  PurgeLocked(bound - bound / 4);
+  const int64_t now = os::CoarseMilliseconds();
+  const size_t bound = retention_.Bound(
+      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift), now);
+  if (dirty_granules_ > bound) {
+    // A little more than needed, so that the next free does not come here
+    // again.
+    PurgeLocked(bound - bound / 4);
+  }
+  const size_t surplus = retention_.Surplus(dirty_granules_, now);
+  if (surplus != 0) PurgeLocked(dirty_granules_ - surplus);
 }
 
 // From the top down: allocation takes the lowest addresses first, so the

@@ -17,6 +17,7 @@
 #include "hakmem/core/metadata.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/options.h"
+#include "hakmem/core/retention.h"
 #include "hakmem/core/run_tree.h"
 #include "hakmem/core/size_class.h"
 
@@ -171,9 +172,8 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool TakeDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void NoteRegret(uint32_t start, uint32_t length)
+  uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ForgetRegret() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -204,10 +204,7 @@ class Arena {
   std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
-  // Granules that the system got and that were wanted back soon after: so many
-  // more may stay. Halves with every second.
-  uint32_t regretted_ ABSL_GUARDED_BY(mu_) = 0;
-  int64_t regret_second_ ABSL_GUARDED_BY(mu_) = 0;
+  Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
 };

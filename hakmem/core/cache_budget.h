@@ -10,8 +10,9 @@
 namespace hakmem {
 
 // Counts bytes of blocks: for threads the room in their magazines, used or not,
-// for depots what is there. The limit follows what is live, so that caches stay
-// a small part of a small heap, up to HAKMEM_CACHE_BYTES.
+// for depots what is there. The limit follows what is live and how many threads
+// share it, so that caches stay a small part of a small heap, up to
+// HAKMEM_CACHE_BYTES.
 //
 // Thread safety: every function may be called from any thread. A relaxed
 // counter: the limit is kept to within what threads are adding at the moment.
@@ -36,6 +37,10 @@ class CacheBudget {
     used_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   }
 
+  // For every thread that has a cache from now on, and that has one no more.
+  void AddThread() { threads_.fetch_add(1, std::memory_order_relaxed); }
+  void RemoveThread() { threads_.fetch_sub(1, std::memory_order_relaxed); }
+
   int64_t used() const { return used_.load(std::memory_order_relaxed); }
   int64_t limit() const;
 
@@ -50,6 +55,7 @@ class CacheBudget {
   }
 
   alignas(64) std::atomic<int64_t> used_{0};
+  std::atomic<uint32_t> threads_{0};
 };
 
 extern constinit CacheBudget cache_budget;

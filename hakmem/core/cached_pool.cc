@@ -16,14 +16,18 @@ constexpr uint32_t kMissesToGrow = 4;
 constexpr uint32_t kBusyCapacity = 126;
 constexpr uint32_t kBusyMissesToGrow = 1024;  // 64: larson 2 % slower
 
-// Every so many misses a thread looks at the depot of one class, in turn. With
-// that a class which a program has stopped using is found within some hundred
-// misses of the others.
-constexpr uint32_t kMissesPerReview = 16;
+// A miss counts as the bytes that it moves, and as this many at least.
+constexpr uint64_t kLeastWork = 16 << 10;
 
-// Every so many misses a thread gives up the bins that it has not touched since
+// After this much work a thread looks at the depot of one class, in turn, and
+// with that at each of them while the caches' contents change a few times: a
+// class that the program has stopped using is soon found.
+constexpr int kReviewShift = 18;
+constexpr uint64_t kMostReviews = 8;
+
+// After this much work a thread gives up the bins that it has not touched since
 // the last time.
-constexpr uint32_t kMissesPerTrim = 512;
+constexpr int kTrimShift = 23;
 
 }  // namespace
 
@@ -57,12 +61,26 @@ void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
       bin.capacity = target;
     }
   }
-  const uint32_t misses = cache.CountMiss();
-  if (misses % kMissesPerReview == 0) {
-    const SizeClass other = NextInTurn();
-    Drain(other, depot(other).Review());
+  const uint64_t bytes = uint64_t{bin.capacity} * ClassSize(size_class);
+  const uint64_t done = cache.CountWork(std::max(bytes, kLeastWork));
+  const auto times_over = [&](int shift) {
+    return (cache.work() >> shift) - (done >> shift);
+  };
+  for (uint64_t n = std::min(times_over(kReviewShift), kMostReviews); n != 0;
+       --n) {
+    ReviewNext(cache);
   }
-  if (misses % kMissesPerTrim == 0) cache.FlushIdleBins();
+  if (times_over(kTrimShift) != 0) cache.FlushIdleBins();
+}
+
+// Looks at the depot of the next class in turn, of whichever pool.
+void CachedPool::ReviewNext(ThreadCache& cache) {
+  static constinit std::atomic<uint32_t> turn{0};
+  const SizeClass size_class =
+      1 + turn.fetch_add(1, std::memory_order_relaxed) % (kNumClasses - 1);
+  CachedPool* const pool = cache.PoolOf(size_class);
+  if (pool == nullptr) return;
+  pool->Drain(size_class, pool->depot(size_class).Review());
 }
 
 SizeClass CachedPool::NextInTurn() {

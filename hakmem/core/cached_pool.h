@@ -63,6 +63,7 @@ class CachedPool {
   void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);
   void FlushBin(ThreadCache& cache, SizeClass size_class, bool worth_keeping);
   uint32_t Drain(SizeClass size_class, uint32_t magazines);
+  static void ReviewNext(ThreadCache& cache);
   SizeClass NextInTurn();
   size_t BytesOf(SizeClass size_class, const Magazine* magazine) const {
     return magazine->count * ClassSize(size_class);

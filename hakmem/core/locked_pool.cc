@@ -1,5 +1,8 @@
 #include "hakmem/core/locked_pool.h"
 
+#include <utility>
+
+#include "hakmem/core/arena.h"
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -23,15 +26,31 @@ void Unlink(Slab*& head, Slab* slab) {
   if (slab->next != nullptr) slab->next->previous = slab->previous;
 }
 
+// Of what is live, this part may stay with the process as free pages of slabs,
+// and this part of HAKMEM_RETAIN_BYTES beside it.
+constexpr size_t kRetainedShare = 32;
+constexpr size_t kRetainedPart = 4;
+
 }  // namespace
+
+constinit std::atomic<size_t> LockedPool::dirty_pages_{0};
 
 bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
   for (Slab*& head : state.lists) {
     if (head == nullptr) continue;
-    state.active = head;
-    Unlink(head, state.active);
+    Slab* const slab = head;
+    Unlink(head, slab);
+    // All of its pages will be in use before it is in a list again.
+    const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
+    CountDirty(state, slab, dirty);
+    if (slab->purged_pages != 0) {
+      retention_.Regret(slab->purged_pages, arena.live_bytes() / os::kPageSize,
+                        os::CoarseMilliseconds());
+    }
+    slab->ForgetPurged();
+    state.active = slab;
     return true;
   }
   state.active = Slab::Create(size_class);
@@ -41,15 +60,92 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
 void LockedPool::File(ClassState& state, Slab* slab) {
   if (slab->free_count == slab->blocks) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
+    const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
+    CountDirty(state, slab, dirty);
     Slab::Destroy(slab);
     return;
   }
   const auto bucket =
       static_cast<uint8_t>(slab->free_count * kBuckets / slab->blocks);
-  if (bucket == slab->bucket) return;
-  if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
-  slab->bucket = bucket;
-  Link(state.lists[bucket], slab);
+  if (bucket != slab->bucket) {
+    if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
+    slab->bucket = bucket;
+    Link(state.lists[bucket], slab);
+  }
+  if (slab->free_count < slab->next_look) return;
+  const uint32_t before = slab->dirty_pages;
+  slab->UpdatePages();
+  CountDirty(state, slab, before);
+  PurgeBeyondBound();
+}
+
+// Brings the sums up to date with a slab that had `before` dirty pages.
+void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
+  if (slab->dirty_pages == before) return;
+  const uint32_t change = slab->dirty_pages - before;  // modulo 2^32
+  state.dirty_pages += change;
+  dirty_pages_.fetch_add(static_cast<size_t>(static_cast<int32_t>(change)),
+                         std::memory_order_relaxed);
+}
+
+void LockedPool::PurgeBeyondBound() {
+  const size_t plain = (arena.live_bytes() / kRetainedShare +
+                        arena.options().retain_bytes / kRetainedPart) /
+                       os::kPageSize;
+  const size_t bound = retention_.Bound(plain, os::CoarseMilliseconds());
+  if (dirty_pages_.load(std::memory_order_relaxed) <= bound) return;
+  // More than needed, so that the next slab does not come here again.
+  PurgeLocked(bound / 2);
+}
+
+// The emptiest slabs first. Pages of other pools stay: they are under another
+// lock.
+size_t LockedPool::PurgeLocked(size_t keep_pages) {
+  size_t purged = 0;
+  for (uint32_t bucket = kBuckets; bucket-- > kFirstPurgedBucket;) {
+    for (SizeClass i = geometry_.classes(); i-- > 0;) {
+      ClassState& state = classes_[i];
+      for (Slab* slab = state.lists[bucket];
+           slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
+        if (slab->dirty_pages == 0) continue;
+        if (dirty_pages_.load(std::memory_order_relaxed) <= keep_pages) {
+          return purged;
+        }
+        const uint32_t before = slab->dirty_pages;
+        slab->PurgePages();
+        CountDirty(state, slab, before);
+        purged += before * os::kPageSize;
+      }
+    }
+  }
+  return purged;
+}
+
+size_t LockedPool::Purge() {
+  MutexLock lock(mu_);
+  size_t purged = 0;
+  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+    ClassState& state = classes_[i];
+    const auto purge = [&](Slab* slab) {
+      const uint32_t before = slab->dirty_pages;
+      slab->UpdatePages();
+      purged += slab->dirty_pages * os::kPageSize;
+      slab->PurgePages();
+      return before;
+    };
+    for (Slab* const head : state.lists) {
+      for (Slab* slab = head; slab != nullptr; slab = slab->next) {
+        const uint32_t before = purge(slab);
+        CountDirty(state, slab, before);
+      }
+    }
+    // Blocks of the active one are handed out without a look at the marks.
+    if (state.active != nullptr) {
+      purge(state.active);
+      state.active->ForgetPurged();
+    }
+  }
+  return purged;
 }
 
 void* LockedPool::Allocate(SizeClass size_class) {

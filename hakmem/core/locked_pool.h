@@ -5,12 +5,14 @@
 #define HAKMEM_CORE_LOCKED_POOL_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/retention.h"
 #include "hakmem/core/slab.h"
 
 namespace hakmem {
@@ -53,6 +55,16 @@ class LockedPool {
   // Gives the arena all slabs that have no block in use. Says how many bytes.
   size_t ReleaseEmptySlabs() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Returns the pages of all other slabs that hold no part of a live block to
+  // the system. Says how many bytes.
+  size_t Purge() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Bytes of such pages in the slabs of all pools, as far as they are known: of
+  // slabs that are half empty, when their live blocks last halved.
+  static size_t dirty_bytes() {
+    return dirty_pages_.load(std::memory_order_relaxed) * os::kPageSize;
+  }
+
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
   // What a stage calls, the same for every variant of a pool; this one has no
@@ -73,8 +85,13 @@ class LockedPool {
   // become free.
   static constexpr uint32_t kBuckets = 8;
 
+  // Free pages are looked for in slabs of this bucket and above: in fuller ones
+  // there are few, and their blocks are wanted back first.
+  static constexpr uint32_t kFirstPurgedBucket = kBuckets / 2;
+
   struct ClassState {
-    Slab* active = nullptr;  // blocks are taken from here
+    Slab* active = nullptr;    // blocks are taken from here
+    uint32_t dirty_pages = 0;  // of the slabs in the lists
     std::array<Slab*, kBuckets> lists{};
   };
 
@@ -89,9 +106,16 @@ class LockedPool {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Puts a slab that is not active where its number of free blocks says.
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountDirty(ClassState& state, Slab* slab, uint32_t before)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t PurgeLocked(size_t keep_pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  static constinit std::atomic<size_t> dirty_pages_;
 
   const PoolGeometry geometry_;
   Mutex mu_;
+  Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
   std::array<ClassState, kMaxPoolClasses> classes_ ABSL_GUARDED_BY(mu_){};
 };
 

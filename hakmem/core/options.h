@@ -26,7 +26,7 @@ struct Options {
   uint64_t cache_bytes = 0;
   // Free memory that may stay with the process, in bytes, beside a share of
   // what is live.
-  uint64_t retain_bytes = uint64_t{32} << 20;
+  uint64_t retain_bytes = uint64_t{8} << 20;
 };
 
 // One row of the table.

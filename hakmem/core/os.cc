@@ -60,10 +60,10 @@ void Unmap(void* start, size_t bytes) {
   munmap(start, bytes);
 }
 
-int64_t CoarseSeconds() {
+int64_t CoarseMilliseconds() {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return now.tv_sec;
+  return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
 }
 
 size_t PhysicalMemory() {

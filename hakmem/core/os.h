@@ -44,9 +44,9 @@ void* Map(size_t bytes, size_t alignment);
 
 void Unmap(void* start, size_t bytes);
 
-// Seconds since some moment, by a clock that costs no system call and may be
-// some milliseconds late.
-int64_t CoarseSeconds();
+// Milliseconds since some moment, by a clock that costs no system call and may
+// be some of them late.
+int64_t CoarseMilliseconds();
 
 // The machine's memory in bytes, for defaults that scale with it.
 size_t PhysicalMemory();

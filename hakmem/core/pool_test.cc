@@ -14,6 +14,55 @@ namespace hakmem {
 namespace {
 
 using PoolTest = PoolSuite;
+// What is left of a peak is spread over all slabs. Free pages among it go back
+// at once but for the bound, and the survivors keep what they hold.
+TEST_F(PoolTest, FreePagesBetweenSurvivorsGoBack) {
+  std::mt19937 random(3);
+  const SizeClass c = last_class() - 1;
+  std::vector<void*> blocks;
+  for (size_t bytes = 0; bytes < size_t{48} << 20; bytes += ClassSize(c)) {
+    blocks.push_back(pool_.Allocate(c));
+    ASSERT_NE(blocks.back(), nullptr);
+    Fill(blocks.back(), blocks.size());
+  }
+  std::vector<void*> survivors;
+  std::vector<uint64_t> owners;
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (random() % 12 == 0) {
+      survivors.push_back(blocks[i]);
+      owners.push_back(i + 1);
+    } else {
+      pool_.Free(blocks[i]);
+    }
+  }
+  thread_cache.FlushBins();
+  pool_.DrainDepots();
+  pool_.backend().ReleaseEmptySlabs();
+  const Arena::Stats stats = arena.GetStats();
+  EXPECT_LE(LockedPool::dirty_bytes(),
+            stats.slab_bytes / 32 + arena.options().retain_bytes / 4);
+  if (ClassSize(c) % os::kPageSize == 0) {
+    const size_t free = stats.slab_bytes - survivors.size() * ClassSize(c);
+    EXPECT_LE(pool_.backend().Purge(), free);
+  } else {
+    pool_.backend().Purge();
+  }
+  EXPECT_EQ(LockedPool::dirty_bytes(), 0u);
+  for (size_t i = 0; i < survivors.size(); ++i) {
+    ASSERT_TRUE(IsFilled(survivors[i], owners[i]));
+  }
+  // Their slabs serve again.
+  for (void*& block : blocks) {
+    block = pool_.Allocate(c);
+    Fill(block, 7);
+  }
+  for (size_t i = 0; i < survivors.size(); ++i) {
+    ASSERT_TRUE(IsFilled(survivors[i], owners[i]));
+    pool_.Free(survivors[i]);
+  }
+  for (void* const block : blocks) pool_.Free(block);
+}
+
 using PoolDeathTest = PoolSuite;
 
 TEST_F(PoolTest, BlocksAreAlignedApartAndKeepWhatIsWrittenToThem) {

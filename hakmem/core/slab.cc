@@ -8,7 +8,8 @@ namespace hakmem {
 
 size_t Slab::MetadataBytes(SizeClass size_class) {
   const size_t bytes =
-      sizeof(Slab) + (WordCount(size_class) - 1) * sizeof(uint64_t);
+      sizeof(Slab) + (WordCount(size_class) + PageWordCount(size_class) - 1) *
+                         sizeof(uint64_t);
   return (bytes + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
 }
 
@@ -30,6 +31,9 @@ Slab* Slab::Create(SizeClass size_class) {
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
   slab->bucket = 0;
+  slab->next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  slab->dirty_pages = 0;
+  slab->purged_pages = 0;
   slab->next = nullptr;
   slab->previous = nullptr;
   const size_t words = WordCount(size_class);
@@ -37,6 +41,7 @@ Slab* Slab::Create(SizeClass size_class) {
   if (blocks % 64 != 0) {
     slab->free_bits[words - 1] = (uint64_t{1} << (blocks % 64)) - 1;
   }
+  std::fill_n(slab->purged_bits(), PageWordCount(size_class), 0);
   return slab;
 }
 
@@ -83,6 +88,80 @@ void Slab::Put(void* block) {
   free_bits[word] |= bit;
   first_word = std::min(first_word, static_cast<uint16_t>(word));
   ++free_count;
+}
+
+namespace {
+
+// The first bit of `bits[0..limit)` at `from` or later that is `value`, or
+// `limit`.
+uint32_t FindBit(const uint64_t* bits, uint32_t from, uint32_t limit,
+                 bool value) {
+  while (from < limit) {
+    const uint64_t word =
+        (value ? bits[from / 64] : ~bits[from / 64]) >> (from % 64);
+    if (word != 0) {
+      return std::min(limit,
+                      from + static_cast<uint32_t>(std::countr_zero(word)));
+    }
+    from = (from / 64 + 1) * 64;
+  }
+  return limit;
+}
+
+}  // namespace
+
+// Calls fn(first, end) for the runs of pages that are whole in free blocks and
+// not marked purged. The slab's tail, which no block fits, was never touched.
+template <typename Fn>
+void Slab::ForEachDirtyRun(Fn fn) {
+  const size_t size = ClassSize(size_class);
+  const uint64_t* const purged = purged_bits();
+  uint32_t block = 0;
+  while ((block = FindBit(free_bits, block, blocks, true)) != blocks) {
+    const uint32_t end_block = FindBit(free_bits, block, blocks, false);
+    auto page = static_cast<uint32_t>((block * size + os::kPageSize - 1) /
+                                      os::kPageSize);
+    // The last block's last page has nothing behind it.
+    const auto end = static_cast<uint32_t>(
+        (end_block * size + (end_block == blocks ? os::kPageSize - 1 : 0)) /
+        os::kPageSize);
+    while (page < end && (page = FindBit(purged, page, end, false)) != end) {
+      const uint32_t end_page = FindBit(purged, page, end, true);
+      fn(page, end_page);
+      page = end_page;
+    }
+    block = end_block;
+  }
+}
+
+void Slab::UpdatePages() {
+  uint32_t pages = 0;
+  ForEachDirtyRun(
+      [&pages](uint32_t first, uint32_t end) { pages += end - first; });
+  dirty_pages = static_cast<uint16_t>(pages);
+  next_look = static_cast<uint16_t>(blocks - (blocks - free_count) / 2);
+}
+
+void Slab::PurgePages() {
+  char* const base = arena.AddressOf(start);
+  ForEachDirtyRun([this, base](uint32_t first, uint32_t end) {
+    if (!os::Purge(base + first * os::kPageSize,
+                   (end - first) * os::kPageSize)) {
+      return;
+    }
+    for (uint32_t page = first; page < end; ++page) {
+      purged_bits()[page / 64] |= uint64_t{1} << (page % 64);
+    }
+    purged_pages = static_cast<uint16_t>(purged_pages + (end - first));
+  });
+  dirty_pages = 0;
+}
+
+void Slab::ForgetPurged() {
+  next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  if (purged_pages == 0) return;
+  std::fill_n(purged_bits(), PageWordCount(size_class), 0);
+  purged_pages = 0;
 }
 
 }  // namespace hakmem

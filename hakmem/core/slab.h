@@ -12,6 +12,7 @@
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/metadata.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
@@ -22,17 +23,26 @@ namespace hakmem {
 //  2. Every set bit lies at first_word or later.
 //  3. A slab is linked into a list exactly while it has free blocks and is not
 //     its class's active slab.
+//  4. A page that is marked purged holds no part of a live block, and was
+//     returned to the system since it last did.
 struct Slab : Span {
   uint16_t blocks;
   uint16_t free_count;
   uint16_t first_word;
-  uint8_t bucket;  // the list it is in
+  uint8_t bucket;         // the list it is in
+  uint16_t next_look;     // free_count from which to look at pages again
+  uint16_t dirty_pages;   // free and not purged, when UpdatePages() last looked
+  uint16_t purged_pages;  // marked
   Slab* next;
   Slab* previous;
-  uint64_t free_bits[1];  // as many words as WordCount()
+  uint64_t free_bits[1];  // as many words as WordCount(), then the marks of
+                          // purged pages, as many as PageWordCount()
 
   static constexpr size_t WordCount(SizeClass size_class) {
     return (SlabBlocks(size_class) + 63) / 64;
+  }
+  static constexpr size_t PageWordCount(SizeClass size_class) {
+    return (SlabGranules(size_class) * kPagesPerGranule + 63) / 64;
   }
   static size_t MetadataBytes(SizeClass size_class);
 
@@ -53,6 +63,23 @@ struct Slab : Span {
   // Marks a block free. Ends the program when `block` is no block of this
   // slab, or is free already.
   void Put(void* block);
+
+  // Counts the pages that hold no part of a live block and are not purged. The
+  // next time is when half of the blocks that are live now have gone.
+  void UpdatePages();
+
+  // Returns them to the system, and marks them.
+  void PurgePages();
+
+  // Takes all marks off, before blocks are handed out of here.
+  void ForgetPurged();
+
+ private:
+  static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
+
+  uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
+  template <typename Fn>
+  void ForEachDirtyRun(Fn fn);
 };
 
 inline void* Slab::TakeOne() {

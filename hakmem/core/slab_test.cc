@@ -1,7 +1,10 @@
 #include "hakmem/core/slab.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <random>
 #include <set>
 #include <vector>
@@ -109,6 +112,65 @@ TEST_P(SlabTest, AgreesWithASimpleModel) {
     }
   }
   ASSERT_NO_FATAL_FAILURE(ExpectFree(free));
+}
+
+// Pages that hold no part of a live block, and were not purged before.
+TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
+  std::mt19937 random(GetParam());
+  const uint32_t pages =
+      SlabGranules(GetParam()) * (kGranuleSize / os::kPageSize);
+  std::vector<void*> out(blocks());
+  ASSERT_EQ(slab_->Take(out.data(), blocks()), blocks());
+  std::set<uint32_t> live;
+  for (uint32_t i = 0; i < blocks(); ++i) {
+    live.insert(i);
+    std::memset(Block(i), static_cast<int>(i % 255 + 1), size());
+  }
+  const auto page_is_free = [&](uint32_t page) {
+    const size_t first = page * os::kPageSize / size();
+    const size_t last = ((page + 1) * os::kPageSize - 1) / size();
+    if (first >= blocks()) return false;  // the tail
+    for (size_t i = first; i <= std::min<size_t>(last, blocks() - 1); ++i) {
+      if (live.count(static_cast<uint32_t>(i)) != 0) return false;
+    }
+    return true;
+  };
+  std::set<uint32_t> purged;
+  // A run of blocks at a time, so that small ones leave whole pages too.
+  while (!live.empty()) {
+    const auto start = static_cast<uint32_t>(random() % blocks());
+    const uint32_t run =
+        1 + static_cast<uint32_t>(random()) % (blocks() / 3 + 1);
+    for (uint32_t i = start; i < std::min(start + run, blocks()); ++i) {
+      if (live.erase(i) != 0) slab_->Put(Block(i));
+    }
+    uint32_t dirty = 0;
+    for (uint32_t page = 0; page < pages; ++page) {
+      if (purged.count(page) == 0 && page_is_free(page)) ++dirty;
+    }
+    slab_->UpdatePages();
+    ASSERT_EQ(slab_->dirty_pages, dirty);
+    if (random() % 2 == 0) continue;
+    slab_->PurgePages();
+    EXPECT_EQ(slab_->dirty_pages, 0u);
+    for (uint32_t page = 0; page < pages; ++page) {
+      if (!page_is_free(page)) continue;
+      purged.insert(page);
+      unsigned char resident = 0;
+      ASSERT_EQ(mincore(base_ + page * os::kPageSize, 1, &resident), 0);
+      ASSERT_EQ(resident & 1, 0) << "page " << page;
+    }
+    ASSERT_EQ(slab_->purged_pages, purged.size());
+    for (const uint32_t i : live) {
+      const char value = static_cast<char>(i % 255 + 1);
+      ASSERT_EQ(Block(i)[0], value);
+      ASSERT_EQ(Block(i)[size() - 1], value);
+    }
+  }
+  slab_->ForgetPurged();
+  slab_->UpdatePages();
+  const size_t touched = blocks() * size();
+  EXPECT_EQ(slab_->dirty_pages, (touched + os::kPageSize - 1) / os::kPageSize);
 }
 
 using SlabDeathTest = SlabTest;

@@ -29,10 +29,12 @@ class ThreadRegistry {
     cache->previous_ = nullptr;
     if (first_ != nullptr) first_->previous_ = cache;
     first_ = cache;
+    cache_budget.AddThread();
   }
 
   void Remove(ThreadCache* cache) {
     MutexLock lock(mu_);
+    cache_budget.RemoveThread();
     (cache->previous_ != nullptr ? cache->previous_->next_ : first_) =
         cache->next_;
     if (cache->next_ != nullptr) cache->next_->previous_ = cache->previous_;
@@ -126,6 +128,13 @@ bool ThreadCache::MakeExitKey() {
 // flush a cache again.
 void ThreadCache::OnThreadExit(void* cache) {
   static_cast<ThreadCache*>(cache)->Retire();
+}
+
+CachedPool* ThreadCache::PoolOf(SizeClass size_class) const {
+  for (CachedPool* pool : pools_) {
+    if (pool != nullptr && pool->geometry().Contains(size_class)) return pool;
+  }
+  return nullptr;
 }
 
 void ThreadCache::FlushBins() {

@@ -153,8 +153,15 @@ class ThreadCache {
   // `capacity` blocks if it has that.
   void Open(SizeClass size_class, Magazine* magazine, uint32_t capacity);
 
-  // Counts a call that the bins could not serve; returns the count.
-  uint32_t CountMiss() { return ++misses_; }
+  // The pool that serves a class, if it has bins here.
+  CachedPool* PoolOf(SizeClass size_class) const;
+
+  // What the calls that the bins could not serve have moved, in bytes or so;
+  // CountWork() returns how much it was before.
+  uint64_t work() const { return work_; }
+  uint64_t CountWork(uint64_t bytes) {
+    return std::exchange(work_, work_ + bytes);
+  }
 
   // Whether the bin stands where it stood when this was last asked: a bin in
   // use is there by chance only. Not for a bin that is closed.
@@ -209,7 +216,7 @@ class ThreadCache {
       size_class_internal::kSmallTable;
 
   State state_ = State::kNew;
-  uint32_t misses_ = 0;
+  uint64_t work_ = 0;
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;

@@ -45,19 +45,19 @@ void* OutOfMemory() {
 
 // What every allocation comes to that no bin and no pool could serve. A block
 // of any size may be a run of its own or a direct mapping, so small ones go on
-// too when the arena is full or was never granted.
+// too when the arena is full or was never granted; but a granule each is much
+// for them, and what others wait with comes first.
 void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
                    bool* zeroed) {
   if (size > PTRDIFF_MAX) return OutOfMemory();
   const ErrnoKeeper keeper;
-  void* block = AllocateLarge(size, alignment, zeroed);
-  if (block != nullptr) return block;
-  Reclaim();
-  if (size_class != kNoClass) block = AllocateFromClass(size_class);
-  if (block != nullptr) {
-    if (zeroed != nullptr) *zeroed = false;
-    return block;
+  if (size_class != kNoClass) {
+    Reclaim();
+    if (void* const block = AllocateFromClass(size_class)) return block;
+    return AllocateLarge(size, alignment, zeroed);
   }
+  if (void* const block = AllocateLarge(size, alignment, zeroed)) return block;
+  Reclaim();
   return AllocateLarge(size, alignment, zeroed);
 }
 

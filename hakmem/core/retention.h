@@ -1,0 +1,70 @@
+// How much free memory may stay with the process.
+
+#ifndef HAKMEM_CORE_RETENTION_H_
+#define HAKMEM_CORE_RETENTION_H_
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+namespace hakmem {
+
+// The bound on free memory of one kind: a share of what is live, a constant,
+// and what was lately returned too early. A program that frees and allocates
+// the same amount over and over is not to pay for fresh pages each time: what
+// it takes back from among the purged memory may stay the next time. A program
+// that has come to rest takes nothing back, and its bound is the plain one
+// within seconds.
+//
+// Thread safety: none of its own; the owner's lock guards it. Sizes are in
+// whatever unit the owner counts, times in milliseconds since some moment.
+class Retention {
+ public:
+  constexpr Retention() = default;
+
+  // `amount` of what was purged is wanted back. At most `most` is remembered.
+  void Regret(size_t amount, size_t most, int64_t now) {
+    if (amount == 0) return;
+    Forget(now);
+    regretted_ = std::min(regretted_ + amount, most);
+  }
+
+  // What may stay, where `plain` is the share of what is live and the constant.
+  size_t Bound(size_t plain, int64_t now) {
+    if (regretted_ != 0) Forget(now);
+    return plain + regretted_;
+  }
+
+  // Says how much is free, whenever some of it is taken.
+  void Taken(size_t free) { low_water_ = std::min(low_water_, free); }
+
+  // What was there all through the last tenth of a second or more, and so was
+  // of no use to anybody; 0 when that has been asked since. The working set as
+  // Bonwick & Adams measure it for their depot. `free` is how much there is.
+  size_t Surplus(size_t free, int64_t now) {
+    if (now - window_ < kWindow) return 0;
+    window_ = now;
+    return std::min(free, std::exchange(low_water_, free));
+  }
+
+ private:
+  static constexpr int64_t kWindow = 100;  // milliseconds
+
+  // It halves with every second.
+  void Forget(int64_t now) {
+    const int64_t second = now / 1000;
+    const int64_t passed = second - second_;
+    regretted_ = passed > 63 ? 0 : regretted_ >> passed;
+    second_ = second;
+  }
+
+  size_t regretted_ = 0;
+  int64_t second_ = 0;
+  size_t low_water_ = SIZE_MAX;
+  int64_t window_ = 0;
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_RETENTION_H_

@@ -1,0 +1,55 @@
+#include "hakmem/core/retention.h"
+
+#include <cstdint>
+
+#include "gtest/gtest.h"
+
+namespace hakmem {
+namespace {
+
+constexpr int64_t kSecond = 1000;
+
+TEST(RetentionTest, WhatWasTakenBackMayStayTheNextTime) {
+  Retention retention;
+  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 10u);
+  retention.Regret(100, 1000, 5 * kSecond);
+  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 110u);
+  retention.Regret(40, 1000, 5 * kSecond);
+  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 150u);
+  retention.Regret(4000, 1000, 5 * kSecond);
+  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 1010u) << "more than there is";
+}
+
+TEST(RetentionTest, RegretHalvesWithEverySecond) {
+  Retention retention;
+  retention.Regret(1024, 4096, 7 * kSecond);
+  EXPECT_EQ(retention.Bound(0, 7 * kSecond + 999), 1024u);
+  EXPECT_EQ(retention.Bound(0, 8 * kSecond), 512u);
+  EXPECT_EQ(retention.Bound(0, 11 * kSecond), 64u);
+  retention.Regret(1, 4096, 11 * kSecond);
+  EXPECT_EQ(retention.Bound(0, 11 * kSecond), 65u);
+  EXPECT_EQ(retention.Bound(0, 1000 * kSecond), 0u);
+}
+
+TEST(RetentionTest, SurplusIsWhatWasThereAllTheTime) {
+  Retention retention;
+  EXPECT_EQ(retention.Surplus(50, 1000), 50u) << "before the first window";
+  retention.Taken(30);
+  retention.Taken(20);
+  retention.Taken(40);
+  EXPECT_EQ(retention.Surplus(60, 1050), 0u) << "too early";
+  EXPECT_EQ(retention.Surplus(60, 1100), 20u);
+  // Nobody took anything in this window.
+  EXPECT_EQ(retention.Surplus(60, 1300), 60u);
+  retention.Taken(0);
+  EXPECT_EQ(retention.Surplus(60, 1400), 0u);
+}
+
+TEST(RetentionTest, SurplusIsNoMoreThanThereIs) {
+  Retention retention;
+  retention.Surplus(100, 1000);
+  EXPECT_EQ(retention.Surplus(70, 2000), 70u);
+}
+
+}  // namespace
+}  // namespace hakmem
