@@ -433,7 +433,8 @@ class TextTest(CommandTestCase):
       for command in 'options', 'version', 'help':
         result = hakmem(command, stdout=full)
         self.assertEqual(result.returncode, 1)
-        self.assertRegex(result.stderr, '^hakmem: cannot write to stdout: .*\n$')
+        self.assertRegex(result.stderr,
+                         '^hakmem: cannot write to stdout: .*\n$')
 
 
 if __name__ == '__main__':

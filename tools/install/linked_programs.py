@@ -143,7 +143,7 @@ def link_by_pkg_config(folder, prefix, libdir='lib', sysroot=None):
     run(compiler, '-O1', '-fno-builtin', '-Wall', '-Wextra', '-Werror',
         *options, _write(folder, name, content), *flags, '-o', program)
     if _needs_the_library(program) != dynamic:
-      raise AssertionError(f'{name}: linked statically and dynamically mixed up')
+      raise AssertionError(f'{name}: static and dynamic are mixed up')
     stages.add(run(program, env=env))
   if len(stages) != 1:
     raise AssertionError(f'not one library: {stages}')
