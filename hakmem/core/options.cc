@@ -95,6 +95,10 @@ void ReadProcEnvironment(Options& options) {
 
 std::span<const OptionInfo> OptionTable() { return kOptionTable; }
 
+bool ParseOptionValue(std::string_view text, uint64_t* value) {
+  return ParseBytes(text, value);
+}
+
 void ApplyOption(std::string_view entry, Options& options) {
   if (!entry.starts_with(kPrefix)) return;
   const size_t equals = entry.find('=');

@@ -40,9 +40,13 @@ struct OptionInfo {
 
 std::span<const OptionInfo> OptionTable();
 
+// Reads what an option may be set to: a decimal number with an optional K, M, G
+// or T (powers of 1024). Returns false when `text` is none or does not fit;
+// that the option's bounds allow it is for the caller to see.
+bool ParseOptionValue(std::string_view text, uint64_t* value);
+
 // Sets the option that `entry`, "NAME=VALUE", names, or warns. Entries whose
-// name does not begin with HAKMEM_ are ignored. VALUE is a decimal number with
-// an optional K, M, G or T (powers of 1024).
+// name does not begin with HAKMEM_ are ignored.
 void ApplyOption(std::string_view entry, Options& options);
 
 // The options of this process, from its environment. Called once, by the

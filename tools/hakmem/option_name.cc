@@ -1,0 +1,43 @@
+#include "tools/hakmem/option_name.h"
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+
+namespace hakmem::tools {
+namespace {
+
+std::string Plain(absl::string_view name) {
+  const std::string lower =
+      absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"-", "_"}});
+  return std::string(absl::StripPrefix(lower, "hakmem_"));
+}
+
+}  // namespace
+
+std::string OptionName(const OptionInfo& option) { return Plain(option.name); }
+
+const OptionInfo* FindOption(absl::string_view name) {
+  const std::string plain = Plain(name);
+  for (const OptionInfo& option : OptionTable()) {
+    if (OptionName(option) == plain) return &option;
+  }
+  return nullptr;
+}
+
+bool IsSwitch(const OptionInfo& option) {
+  return option.least == 0 && option.most == 1;
+}
+
+std::string FormatValue(uint64_t value) {
+  const char* unit = "";
+  for (const char* const next : {"K", "M", "G", "T"}) {
+    if (value == 0 || value % 1024 != 0) break;
+    value /= 1024;
+    unit = next;
+  }
+  return absl::StrCat(value, unit);
+}
+
+}  // namespace hakmem::tools

@@ -1,0 +1,44 @@
+// hakmem options: the table of options, as core compiles it into the library.
+
+#include "hakmem/core/options.h"
+
+#include <cstdio>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tools/hakmem/command.h"
+#include "tools/hakmem/option_name.h"
+
+namespace hakmem::tools {
+namespace {
+
+int Options(std::span<char* const> arguments) {
+  if (!arguments.empty()) {
+    std::fprintf(stderr, "hakmem: options takes no arguments, not '%s'\n",
+                 arguments[0]);
+    return kExitUsage;
+  }
+  const hakmem::Options defaults;
+  std::string text;
+  for (const OptionInfo& option : OptionTable()) {
+    absl::StrAppend(&text, "--", OptionName(option), "=",
+                    FormatValue(defaults.*option.member), "  (", option.name,
+                    ", ", FormatValue(option.least), " to ",
+                    FormatValue(option.most), ")\n    ", option.meaning, "\n");
+  }
+  std::fputs(text.c_str(), stdout);
+  return 0;
+}
+
+}  // namespace
+
+const Command kOptionsCommand = {
+    "options", "",
+    "list the options that a program takes, each with its default",
+    "Each option is shown as `hakmem run` takes it, at its default, with its\n"
+    "name in the environment, the least and the greatest value, and what it\n"
+    "means. Numbers are decimal, with an optional K, M, G or T (powers of "
+    "1024).\n",
+    Options};
+
+}  // namespace hakmem::tools

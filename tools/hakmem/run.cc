@@ -1,0 +1,158 @@
+// hakmem run: starts a program with libhakmem.so preloaded.
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "hakmem/core/options.h"
+#include "tools/hakmem/command.h"
+#include "tools/hakmem/library.h"
+#include "tools/hakmem/option_name.h"
+#include "tools/hakmem/program.h"
+#include "tools/hakmem/suggest.h"
+
+namespace hakmem::tools {
+namespace {
+
+int Fail(int exit_status, absl::string_view message) {
+  std::fprintf(stderr, "hakmem: run: %s\n", std::string(message).c_str());
+  return exit_status;
+}
+
+absl::Status UnknownOption(absl::string_view argument, absl::string_view name) {
+  std::vector<std::string> known;
+  for (const OptionInfo& option : OptionTable()) {
+    known.push_back(OptionName(option));
+  }
+  const std::vector<absl::string_view> names(known.begin(), known.end());
+  const std::string hint = DidYouMean(name, "--", names);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "there is no option '", argument, "'",
+      hint.empty() ? "; `hakmem options` lists those that there are" : hint));
+}
+
+// Sets the environment variable of `argument`, --name=value, if that is an
+// option with a value that the library will take.
+absl::Status ApplyOption(absl::string_view argument) {
+  const size_t equals = argument.find('=');
+  const absl::string_view name =
+      absl::StripPrefix(argument.substr(0, equals), "--");
+  const OptionInfo* const option = FindOption(name);
+  if (option == nullptr) {
+    return UnknownOption(argument.substr(0, equals), name);
+  }
+  const std::string flag = absl::StrCat("--", OptionName(*option));
+  absl::string_view text;
+  if (equals != absl::string_view::npos) {
+    text = argument.substr(equals + 1);
+  } else if (IsSwitch(*option)) {
+    text = "1";
+  } else {
+    return absl::InvalidArgumentError(
+        absl::StrCat(flag, " needs a value: ", flag, "=",
+                     FormatValue(Options().*option->member)));
+  }
+  uint64_t value = 0;
+  if (!ParseOptionValue(text, &value)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, ": '", text,
+        "' is not a decimal number with an optional K, M, G or T"));
+  }
+  if (value < option->least || value > option->most) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        flag, ": ", text, " is out of range, which is ",
+        FormatValue(option->least), " to ", FormatValue(option->most)));
+  }
+  if (setenv(std::string(option->name).c_str(), std::string(text).c_str(), 1) !=
+      0) {
+    return absl::ErrnoToStatus(errno, "cannot set the environment");
+  }
+  return absl::OkStatus();
+}
+
+// Puts `library` in front of what is preloaded already, so that its malloc is
+// the one that is found.
+absl::Status Preload(const std::string& library) {
+  if (library.find_first_of(" :") != std::string::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "LD_PRELOAD cannot name a path with spaces or colons: ", library));
+  }
+  std::string value = library;
+  const char* const others = std::getenv("LD_PRELOAD");
+  if (others != nullptr && others[0] != '\0') {
+    absl::StrAppend(&value, ":", others);
+  }
+  if (setenv("LD_PRELOAD", value.c_str(), 1) != 0) {
+    return absl::ErrnoToStatus(errno, "cannot set the environment");
+  }
+  return absl::OkStatus();
+}
+
+int ExitStatus(const absl::Status& status) {
+  return absl::IsNotFound(status) ? kExitNotFound : kExitCannotRun;
+}
+
+int Run(std::span<char* const> arguments) {
+  size_t next = 0;
+  for (; next < arguments.size() && arguments[next][0] == '-'; ++next) {
+    const absl::string_view argument = arguments[next];
+    if (argument == "--") {
+      ++next;
+      break;
+    }
+    const absl::Status applied = ApplyOption(argument);
+    if (!applied.ok()) return Fail(kExitRunFailed, applied.message());
+  }
+  if (next == arguments.size()) {
+    return Fail(kExitRunFailed,
+                "no program to run is named; see `hakmem help run`");
+  }
+  const absl::StatusOr<std::string> library = FindLibrary();
+  if (!library.ok()) return Fail(kExitRunFailed, library.status().message());
+  const absl::StatusOr<std::string> program = FindProgram(arguments[next]);
+  if (!program.ok()) {
+    return Fail(ExitStatus(program.status()), program.status().message());
+  }
+  const absl::Status preloadable = CheckPreload(*program);
+  if (!preloadable.ok()) {
+    return Fail(ExitStatus(preloadable), preloadable.message());
+  }
+  const absl::Status preloaded = Preload(*library);
+  if (!preloaded.ok()) return Fail(kExitRunFailed, preloaded.message());
+  // Of the exec family the one that gives a script without #! to the shell.
+  execvp(program->c_str(), arguments.data() + next);
+  const int error = errno;
+  return Fail(error == ENOENT ? kExitNotFound : kExitCannotRun,
+              absl::StrCat(*program, ": ", std::strerror(error)));
+}
+
+}  // namespace
+
+const Command kRunCommand = {
+    "run", "[--option=value...] [--] program [argument...]",
+    "run a program on hakmem",
+    "Starts the program with libhakmem.so preloaded, in front of what\n"
+    "LD_PRELOAD names already, and with the options in its environment, where\n"
+    "what it starts finds both too. `hakmem options` lists the options. A\n"
+    "program on which preloading would have no effect is not started.\n"
+    "\n"
+    "The exit status is the program's; or 127 if there is no such program, "
+    "126\n"
+    "if it cannot be run or preloaded, and 125 if hakmem itself fails.\n"
+    "\n"
+    "    hakmem run --retain_bytes=0 -- sort words.txt\n",
+    Run};
+
+}  // namespace hakmem::tools
