@@ -16,6 +16,9 @@ constexpr uint32_t kMissesToGrow = 4;
 constexpr uint32_t kBusyCapacity = 126;
 constexpr uint32_t kBusyMissesToGrow = 1024;  // 64: larson 2 % slower
 
+// Below kBusyCapacity it doubles them after this many swaps, too.
+constexpr uint32_t kSwapsToGrow = 16;
+
 // A miss counts as the bytes that it moves, and as this many at least.
 constexpr uint64_t kLeastWork = 16 << 10;
 
@@ -46,6 +49,27 @@ void CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   cache_budget.Force(bin.capacity * ClassSize(size_class));
 }
 
+// Doubles the bin's magazines, as far as the budget allows. They change hands
+// for larger ones as they are emptied.
+void CachedPool::Grow(ThreadCache::Bin& bin, SizeClass size_class) {
+  const uint32_t target =
+      std::min(2 * bin.capacity + 2, FullCapacity(size_class));
+  if (target > bin.capacity &&
+      cache_budget.TakeForThread((target - bin.capacity) *
+                                 ClassSize(size_class))) {
+    bin.capacity = target;
+  }
+}
+
+// A swap of the two magazines is no miss, but takes the slow path: a program
+// that allocates and frees at random comes to the border between them less
+// often when they are larger.
+void CachedPool::NoteSwap(ThreadCache::Bin& bin, SizeClass size_class) {
+  if (bin.capacity >= kBusyCapacity || ++bin.swaps < kSwapsToGrow) return;
+  bin.swaps = 0;
+  Grow(bin, size_class);
+}
+
 // Lets the bin grow, and does a thread's part of the housekeeping.
 void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
@@ -53,13 +77,7 @@ void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
       bin.capacity < kBusyCapacity ? kMissesToGrow : kBusyMissesToGrow;
   if (++bin.misses >= patience) {
     bin.misses = 0;
-    const uint32_t target =
-        std::min(2 * bin.capacity + 2, FullCapacity(size_class));
-    if (target > bin.capacity &&
-        cache_budget.TakeForThread((target - bin.capacity) *
-                                   ClassSize(size_class))) {
-      bin.capacity = target;
-    }
+    Grow(bin, size_class);
   }
   const uint64_t bytes = uint64_t{bin.capacity} * ClassSize(size_class);
   const uint64_t done = cache.CountWork(std::max(bytes, kLeastWork));
@@ -117,6 +135,7 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
     bin.current.store(nullptr, std::memory_order_release);
     bin.previous.store(current, std::memory_order_release);
     cache.Open(size_class, previous, bin.capacity);
+    NoteSwap(bin, size_class);
     return cache.Pop(size_class);
   }
 
@@ -195,8 +214,14 @@ void CachedPool::Free(ThreadCache& cache, SizeClass size_class, void* block) {
     CacheCounters::Add(counters.free_misses, 1);
     NoteMiss(cache, size_class);
     next = StoreFull(cache, size_class, next, MagazineFamilyFor(bin.capacity));
-  } else if (next == nullptr) {
-    next = magazine_store.Get(MagazineFamilyFor(bin.capacity));
+  } else {
+    if (next != nullptr) NoteSwap(bin, size_class);
+    const uint32_t family = MagazineFamilyFor(bin.capacity);
+    if (next == nullptr || next->family < family) {
+      Magazine* const larger = magazine_store.Get(family);
+      if (larger != nullptr && next != nullptr) magazine_store.Put(next);
+      if (larger != nullptr) next = larger;
+    }
   }
   if (current != nullptr) {
     bin.current.store(nullptr, std::memory_order_release);

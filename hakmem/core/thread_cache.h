@@ -79,6 +79,7 @@ class ThreadCache {
     std::atomic<Magazine*> previous{nullptr};
     uint32_t capacity = 0;      // blocks a magazine; 0 until it is first used
     uint32_t misses = 0;        // since it last grew
+    uint32_t swaps = 0;         // since it last grew
     void** last_top = nullptr;  // when IsIdle() was last asked
   };
 
@@ -90,14 +91,11 @@ class ThreadCache {
 
   // The same for a class.
   void* Pop(SizeClass size_class) {
-    void** const top = top_[size_class];
-    void* const block = top[-1];
+    void** const top = top_[size_class] - 1;
+    void* const block = *top;
     if (block == nullptr) [[unlikely]]
       return nullptr;
-    top_[size_class] = top - 1;
-    // The next block, which will be written to soon: larson on four threads is
-    // 6 % faster with it, and level with the best peer only then.
-    __builtin_prefetch(top[-2], 1);
+    top_[size_class] = top;
     return block;
   }
 
@@ -110,6 +108,11 @@ class ThreadCache {
     if (top == limit_[size_class]) [[unlikely]]
       return false;
     *top = block;
+    // It is the next to be handed out, and written to by whoever gets it; who
+    // freed it may never have touched it. Larson on four threads is 10 % faster
+    // with it, and level with the best peer only then. Fetching the next block
+    // at every allocation instead gained 6 %.
+    __builtin_prefetch(block, 1);
     // Invariant 3. On x86 this keeps the compiler from swapping the two and
     // costs nothing.
     std::atomic_thread_fence(std::memory_order_release);
