@@ -180,6 +180,11 @@ size_t Release(size_t keep) {
   const ErrnoKeeper keeper;
   const size_t before = arena.GetStats().purged_bytes;
   Reclaim();
+  // Not in the sum: of the slab that blocks are taken from, pages that went
+  // before are counted again.
+  tiny_pool.backend().Purge();
+  l2_pool.backend().Purge();
+  l25_pool.backend().Purge();
   arena.Purge(keep);
   return arena.GetStats().purged_bytes - before;
 }
