@@ -297,14 +297,20 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     Leave(span, new_end, end);
     PurgeBeyondBound();
   } else if (new_end > end) {
-    if (end >= frontier_ || !IsFree(end)) return false;
-    const uint32_t length = free_.LengthAt(end);
-    if (length < new_end - end) return false;
+    if (granules > limit_ - span->start) return false;
+    uint32_t length = end < frontier_ && IsFree(end) ? free_.LengthAt(end) : 0;
+    if (length < new_end - end) {
+      if (end + length != frontier_ || !Grow(new_end - end)) return false;
+      length = free_.LengthAt(end);
+    }
     free_.Remove(end);
     if (end + length != new_end) {
       free_.Insert(new_end, end + length - new_end);
     }
     TakeDirty(end, new_end - end);
+    if (const uint32_t purged = TakePurged(end, new_end - end); purged != 0) {
+      retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
+    }
     Enter(span, end, new_end);
   }
   span->granules = granules;
@@ -357,6 +363,7 @@ size_t Arena::PurgeLocked(size_t keep) {
     }
     if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
     TakeDirty(start, end - start);
+    purged_granules_ += end - start;
     ForEachWord(purged_, start, end - start,
                 [](uint64_t& word, uint64_t mask) { word |= mask; });
     end = start;
@@ -378,6 +385,7 @@ Arena::Stats Arena::GetStats() {
   stats.large_bytes = size_t{large_granules_} * kGranuleSize;
   stats.slab_bytes = live_bytes() - stats.large_bytes;
   stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
+  stats.purged_bytes = purged_granules_ * kGranuleSize;
   stats.metadata_bytes = metadata_.used_bytes();
   return stats;
 }

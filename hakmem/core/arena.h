@@ -91,7 +91,8 @@ class Arena {
   Span* FreeLarge(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Changes a span's length in place, cutting off its end or taking from the
-  // free run behind it. False, and nothing changed, when that is not free.
+  // free run behind it, to which the end of the arena may add. False, and
+  // nothing changed, when that is not free.
   bool ResizeRun(Span* span, uint32_t granules) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns free memory to the system until at most `keep` bytes of it are
@@ -151,6 +152,7 @@ class Arena {
     size_t slab_bytes;
     size_t large_bytes;
     size_t dirty_bytes;
+    size_t purged_bytes;  // ever returned to the system
     size_t metadata_bytes;
   };
   Stats GetStats() ABSL_LOCKS_EXCLUDED(mu_);
@@ -206,6 +208,7 @@ class Arena {
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
 };
 

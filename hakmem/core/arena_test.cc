@@ -325,6 +325,29 @@ TEST_F(ArenaTest, ResizesInPlace) {
   EXPECT_FALSE(zeroed);
 }
 
+// The last run of all takes from what is not accessible yet, so that a buffer
+// which grows at the end of the heap never moves.
+TEST_F(ArenaTest, TheLastRunGrowsByTheEndOfTheArena) {
+  Make(64 * kMiB, 64 * kMiB);
+  Span* const span = Allocate(4);
+  Fill(span, 'x');
+  uint32_t granules = 4;
+  while (granules * 2 * kGranuleSize < 60 * kMiB) {
+    granules *= 2;
+    ASSERT_TRUE(arena_->ResizeRun(span, granules)) << granules;
+    ASSERT_EQ(span->granules, granules);
+    ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+    ASSERT_EQ(Start(span)[granules * kGranuleSize - 1], 0);
+  }
+  EXPECT_EQ(Start(span)[4 * kGranuleSize - 1], 'x');
+  EXPECT_FALSE(arena_->ResizeRun(span, 64 * kMiB / kGranuleSize));
+  EXPECT_EQ(span->granules, granules);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+  // To the very last granule; the first of all is in no run.
+  EXPECT_TRUE(arena_->ResizeRun(span, 64 * kMiB / kGranuleSize - 1));
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+}
+
 TEST_F(ArenaTest, PurgeGivesPagesBackAndMakesThemZero) {
   Make(64 * kMiB, 64 * kMiB);
   bool zeroed = false;

@@ -20,6 +20,12 @@ size_t Hash(uintptr_t address) {
   return static_cast<size_t>((address >> 12) * 0x9E3779B97F4A7C15u >> 20);
 }
 
+// Whole pages for `bytes` bytes, one at least; 0 when they cannot be counted.
+size_t PageUp(size_t bytes) {
+  return (std::max<size_t>(bytes, 1) + os::kPageSize - 1) &
+         ~(os::kPageSize - 1);
+}
+
 // Granules for `size` bytes, or 0 when that is more than any arena holds.
 uint32_t GranulesFor(size_t size) {
   constexpr size_t kMost = size_t{1} << 31;
@@ -92,9 +98,8 @@ bool DirectMappings::MakeRoom() {
 }
 
 void* DirectMappings::Map(size_t bytes, size_t alignment) {
-  if (bytes > SIZE_MAX - os::kPageSize) return nullptr;
-  bytes =
-      (std::max<size_t>(bytes, 1) + os::kPageSize - 1) & ~(os::kPageSize - 1);
+  bytes = PageUp(bytes);
+  if (bytes == 0) return nullptr;
   void* const block = os::Map(bytes, alignment);
   if (block == nullptr) return nullptr;
   MutexLock lock(mu_);
@@ -120,6 +125,31 @@ bool DirectMappings::Unmap(const void* block) {
   }
   os::Unmap(const_cast<void*>(block), bytes);
   return true;
+}
+
+// All under the lock: the address that a move leaves may be another thread's
+// next mapping, and must not be in the table twice.
+void* DirectMappings::Resize(void* block, size_t bytes) {
+  bytes = PageUp(bytes);
+  if (bytes == 0) return nullptr;
+  MutexLock lock(mu_);
+  // A move needs an entry more for as long as the old one is known as gone.
+  if (!MakeRoom()) return nullptr;
+  Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
+  if (entry == nullptr) return nullptr;
+  const size_t old_bytes = entry->bytes;
+  if (bytes == old_bytes) return block;
+  void* const resized = os::Remap(block, old_bytes, bytes);
+  if (resized == nullptr) return nullptr;
+  if (resized == block) {
+    entry->bytes = bytes;
+  } else {
+    entry->address = kGone;
+    --live_;
+    Insert({reinterpret_cast<uintptr_t>(resized), bytes});
+  }
+  mapped_.fetch_add(bytes - old_bytes, std::memory_order_relaxed);
+  return resized;
 }
 
 size_t DirectMappings::SizeOf(const void* block) {
@@ -173,13 +203,13 @@ size_t LargeSize(const void* block) {
   return size;
 }
 
-bool ResizeLargeInPlace(void* block, size_t size) {
-  if (!arena.Contains(block)) {
-    return size <= LargeSize(block) && size >= LargeSize(block) / 2;
-  }
+void* ResizeLarge(void* block, size_t size) {
   LargeSize(block);  // ends the program when it is no block
+  if (!arena.Contains(block)) return direct_mappings.Resize(block, size);
   const uint32_t granules = GranulesFor(size);
-  return granules != 0 && arena.ResizeRun(arena.SpanOf(block), granules);
+  return granules != 0 && arena.ResizeRun(arena.SpanOf(block), granules)
+             ? block
+             : nullptr;
 }
 
 }  // namespace hakmem

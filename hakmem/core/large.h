@@ -33,11 +33,22 @@ class DirectMappings {
   // Unmaps the block; false when it is none of these.
   bool Unmap(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Resizes the block to at least `bytes` bytes, where it stands or elsewhere
+  // at a page; returns where. Null, and nothing changed, when it is none of
+  // these or the system refuses.
+  void* Resize(void* block, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+
   // Size of the block in bytes, or 0 when it is none of these.
   size_t SizeOf(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
 
   size_t mapped_bytes() const {
     return mapped_.load(std::memory_order_relaxed);
+  }
+
+  // How many there are.
+  size_t count() ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(mu_);
+    return live_;
   }
 
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
@@ -73,9 +84,10 @@ void FreeLarge(void* block);
 // Bytes of a block that is in no slab. Ends the program when it is no block.
 size_t LargeSize(const void* block);
 
-// Resizes a block that is in no slab without moving it; false when that cannot
-// be done and the block is as it was.
-bool ResizeLargeInPlace(void* block, size_t size);
+// Resizes a block that is in no slab without copying it: a run of the arena in
+// place, a direct mapping by the page tables. Returns where it is now, or null
+// when that cannot be done and the block is as it was.
+void* ResizeLarge(void* block, size_t size);
 
 }  // namespace hakmem
 

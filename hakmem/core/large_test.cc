@@ -105,6 +105,74 @@ TEST(DirectMappingsTest, AgreesWithASimpleModel) {
   EXPECT_EQ(mappings.mapped_bytes(), 0u);
 }
 
+// One that stands in the way of the next one's growth, so that it has to move.
+TEST(DirectMappingsTest, ResizingKeepsContentsWhereverTheBlockGoes) {
+  static constinit DirectMappings mappings;
+  char* blocks[2];
+  for (char*& block : blocks) {
+    block = static_cast<char*>(mappings.Map(8 * os::kPageSize, 16));
+    ASSERT_NE(block, nullptr);
+  }
+  for (int i = 0; i < 2; ++i) std::memset(blocks[i], i + 1, 8 * os::kPageSize);
+  bool moved = false;
+  size_t pages = 8;
+  for (int round = 0; round < 12; ++round) {
+    for (int i = 0; i < 2; ++i) {
+      auto* const block = static_cast<char*>(
+          mappings.Resize(blocks[i], 2 * pages * os::kPageSize - 1));
+      ASSERT_NE(block, nullptr);
+      ASSERT_EQ(mappings.SizeOf(block), 2 * pages * os::kPageSize);
+      if (block != blocks[i]) {
+        moved = true;
+        ASSERT_EQ(mappings.SizeOf(blocks[i]), 0u);
+      }
+      blocks[i] = block;
+      ASSERT_TRUE(std::all_of(block, block + pages * os::kPageSize,
+                              [i](char c) { return c == i + 1; }));
+      ASSERT_TRUE(std::all_of(block + pages * os::kPageSize,
+                              block + 2 * pages * os::kPageSize,
+                              [](char c) { return c == 0; }));
+      std::memset(block, i + 1, 2 * pages * os::kPageSize);
+    }
+    pages *= 2;
+  }
+  EXPECT_TRUE(moved);
+  EXPECT_EQ(mappings.mapped_bytes(), 2 * pages * os::kPageSize);
+  EXPECT_EQ(mappings.count(), 2u);
+  EXPECT_EQ(mappings.Resize(blocks[0], 1), blocks[0]);
+  EXPECT_EQ(mappings.SizeOf(blocks[0]), os::kPageSize);
+  EXPECT_EQ(*blocks[0], 1);
+  EXPECT_EQ(mappings.Resize(blocks[0], SIZE_MAX), nullptr);
+  EXPECT_EQ(mappings.Resize(blocks[0], size_t{1} << 62), nullptr);
+  EXPECT_EQ(mappings.Resize(blocks[0] + 1, 100), nullptr);
+  EXPECT_EQ(mappings.SizeOf(blocks[0]), os::kPageSize);
+  for (char* const block : blocks) EXPECT_TRUE(mappings.Unmap(block));
+  EXPECT_EQ(mappings.mapped_bytes(), 0u);
+}
+
+// Moves without end must not fill the table with what is gone.
+TEST(DirectMappingsTest, ManyMovesLeaveTheTableInOrder) {
+  static constinit DirectMappings mappings;
+  std::mt19937 random(5);
+  std::vector<char*> blocks(50);
+  for (char*& block : blocks) {
+    block = static_cast<char*>(mappings.Map(1, 16));
+    ASSERT_NE(block, nullptr);
+  }
+  for (int step = 0; step < 20000; ++step) {
+    char*& block = blocks[random() % blocks.size()];
+    *block = 'k';
+    auto* const resized = static_cast<char*>(
+        mappings.Resize(block, 1 + random() % (9 * os::kPageSize)));
+    ASSERT_NE(resized, nullptr);
+    ASSERT_EQ(*resized, 'k');
+    block = resized;
+  }
+  EXPECT_EQ(mappings.count(), blocks.size());
+  for (char* const block : blocks) ASSERT_TRUE(mappings.Unmap(block));
+  EXPECT_EQ(mappings.mapped_bytes(), 0u);
+}
+
 TEST(DirectMappingsTest, ThreadsMapAndUnmap) {
   ASSERT_TRUE(arena.EnsureReady());  // which finds out about Valgrind
   static constinit DirectMappings mappings;
@@ -161,9 +229,18 @@ TEST(LargeTest, WhatTheArenaCannotHoldIsMappedDirectly) {
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(LargeSize(block), 100 * kMiB);
   block[100 * kMiB - 1] = 1;
-  EXPECT_TRUE(ResizeLargeInPlace(block, 60 * kMiB));
-  EXPECT_FALSE(ResizeLargeInPlace(block, 101 * kMiB));
-  FreeLarge(block);
+  std::memset(block, 1, kMiB);
+  auto* const smaller = static_cast<char*>(ResizeLarge(block, 60 * kMiB));
+  EXPECT_EQ(smaller, block);
+  EXPECT_EQ(LargeSize(smaller), 60 * kMiB);
+  auto* const larger = static_cast<char*>(ResizeLarge(smaller, 1000 * kMiB));
+  ASSERT_NE(larger, nullptr);
+  EXPECT_EQ(LargeSize(larger), 1000 * kMiB);
+  EXPECT_EQ(larger[kMiB - 1], 1);
+  EXPECT_EQ(larger[1000 * kMiB - 1], 0);
+  EXPECT_EQ(ResizeLarge(larger, PTRDIFF_MAX), nullptr);
+  EXPECT_EQ(LargeSize(larger), 1000 * kMiB);
+  FreeLarge(larger);
   EXPECT_EQ(direct_mappings.mapped_bytes(), 0u);
 }
 
@@ -181,12 +258,13 @@ TEST(LargeTest, HugeSizesAndAlignmentsAreRefused) {
 
 TEST(LargeTest, ResizesWithinTheArena) {
   void* const block = AllocateLarge(2 * kMiB, 16, nullptr);
-  EXPECT_TRUE(ResizeLargeInPlace(block, 3 * kMiB));
+  EXPECT_EQ(ResizeLarge(block, 3 * kMiB), block);
   EXPECT_EQ(LargeSize(block), 3 * kMiB);
-  EXPECT_TRUE(ResizeLargeInPlace(block, 1));
+  EXPECT_EQ(ResizeLarge(block, 1), block);
   EXPECT_EQ(LargeSize(block), kGranuleSize);
-  EXPECT_FALSE(ResizeLargeInPlace(block, 1000 * kMiB));
-  EXPECT_FALSE(ResizeLargeInPlace(block, PTRDIFF_MAX));
+  EXPECT_EQ(ResizeLarge(block, 1000 * kMiB), nullptr);
+  EXPECT_EQ(ResizeLarge(block, PTRDIFF_MAX), nullptr);
+  EXPECT_EQ(LargeSize(block), kGranuleSize);
   FreeLarge(block);
 }
 
@@ -204,7 +282,7 @@ TEST(LargeDeathTest, WrongPointersEndTheProgramWithOneLine) {
                "^hakmem: pointer into the middle of a large block");
   EXPECT_DEATH(LargeSize(block + kGranuleSize),
                "^hakmem: pointer into the middle of a large block");
-  EXPECT_DEATH(ResizeLargeInPlace(block + kGranuleSize, 10),
+  EXPECT_DEATH(ResizeLarge(block + kGranuleSize, 10),
                "^hakmem: pointer into the middle of a large block");
   FreeLarge(block);
   EXPECT_DEATH(FreeLarge(block), "^hakmem: double free of a large block");

@@ -197,6 +197,27 @@ void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
   for (uint32_t i = 0; i < count; ++i) FreeLocked(size_class, blocks[i]);
 }
 
+size_t LockedPool::FreeBytes() {
+  MutexLock lock(mu_);
+  size_t bytes = 0;
+  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+    const ClassState& state = classes_[i];
+    size_t blocks = state.active != nullptr ? state.active->free_count : 0;
+    for (const Slab* slab : state.lists) {
+      for (; slab != nullptr; slab = slab->next) blocks += slab->free_count;
+    }
+    bytes += blocks * ClassSize(geometry_.first_class + i);
+  }
+  return bytes;
+}
+
+bool LockedPool::IsFree(SizeClass size_class, const void* block) {
+  MutexLock lock(mu_);
+  const auto* const slab = static_cast<const Slab*>(arena.SpanOf(block));
+  if (slab == nullptr || slab->size_class != size_class) return true;
+  return slab->IsFree(slab->IndexOf(block));
+}
+
 size_t LockedPool::ReleaseEmptySlabs() {
   MutexLock lock(mu_);
   size_t released = 0;

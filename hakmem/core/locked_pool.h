@@ -65,6 +65,14 @@ class LockedPool {
     return dirty_pages_.load(std::memory_order_relaxed) * os::kPageSize;
   }
 
+  // Bytes of the blocks that wait in the slabs. Takes time for each slab that
+  // is partly used.
+  size_t FreeBytes() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Whether a block of the class begins at `block` and waits in its slab. Ends
+  // the program when none begins there.
+  bool IsFree(SizeClass size_class, const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
   // What a stage calls, the same for every variant of a pool; this one has no

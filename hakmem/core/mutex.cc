@@ -48,13 +48,20 @@ void Mutex::DetectValgrind() { on_valgrind_ = RUNNING_ON_VALGRIND != 0; }
 // without queueing. The outer call is in no queue at that point, and must not
 // hold a lock either, which the allocation might need: so at the locks that are
 // taken below others a thread without an identity waits without queueing too.
+//
+// An identity that is waiting says the same: the thread is inside a lock, or it
+// is not its own. The C library keeps the keys' values of a thread that was
+// running their destructors at a fork, and gives them in the child to the
+// thread that is made on that stack. Abseil would end the program.
 void Mutex::LockSlow() {
   if (in_fork_) return;
   if (!mu_.TryLock()) {
     const int saved_errno = errno;
-    const bool may_queue =
-        absl::base_internal::CurrentThreadIdentityIfPresent() != nullptr ||
-        (!in_thread_set_up_ && !inner_);
+    const absl::base_internal::ThreadIdentity* const identity =
+        absl::base_internal::CurrentThreadIdentityIfPresent();
+    const bool may_queue = identity != nullptr
+                               ? identity->per_thread_synch.waitp == nullptr
+                               : !in_thread_set_up_ && !inner_;
     if (may_queue) {
       const ThreadSetUp scope;
       mu_.Lock();

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "absl/base/config.h"
+#include "absl/base/internal/thread_identity.h"
+#include "absl/synchronization/internal/create_thread_identity.h"
 #include "gtest/gtest.h"
 #include "hakmem/core/arena.h"
 
@@ -53,6 +55,35 @@ TEST_F(MutexTest, OneThreadAtATime) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, kThreads * kRounds);
+}
+
+// As in the child of a fork, where a new thread may find the identity of one
+// that waited in the parent. The lock has to do without it.
+TEST_F(MutexTest, AnIdentityThatWaitsElsewhereIsNotUsed) {
+  static constinit Mutex mu;
+  mu.Lock();
+  std::atomic<bool> tries{false};
+  std::atomic<bool> locked{false};
+  std::thread other([&] {
+    absl::base_internal::PerThreadSynch& synch =
+        absl::synchronization_internal::GetOrCreateCurrentThreadIdentity()
+            ->per_thread_synch;
+    static char somewhere;
+    auto* const waitp = reinterpret_cast<absl::SynchWaitParams*>(&somewhere);
+    synch.waitp = waitp;
+    tries.store(true);
+    mu.Lock();
+    locked.store(true);
+    mu.Unlock();
+    EXPECT_EQ(synch.waitp, waitp);
+    synch.waitp = nullptr;
+  });
+  while (!tries.load()) std::this_thread::yield();
+  for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+  EXPECT_FALSE(locked.load());
+  mu.Unlock();
+  other.join();
+  EXPECT_TRUE(locked.load());
 }
 
 TEST_F(MutexTest, IsLockedFromLockToUnlock) {

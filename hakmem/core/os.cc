@@ -57,7 +57,13 @@ void* Map(size_t bytes, size_t alignment) {
 
 void Unmap(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
-  munmap(start, bytes);
+  if (munmap(start, bytes) != 0) madvise(start, bytes, MADV_DONTNEED);
+}
+
+void* Remap(void* start, size_t bytes, size_t new_bytes) {
+  const ErrnoKeeper keeper;
+  void* const moved = mremap(start, bytes, new_bytes, MREMAP_MAYMOVE);
+  return moved == MAP_FAILED ? nullptr : moved;
 }
 
 int64_t CoarseMilliseconds() {

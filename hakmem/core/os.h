@@ -42,7 +42,15 @@ void* Reserve(size_t bytes, size_t alignment);
 // A fresh zeroed mapping whose start is a multiple of `alignment`, or null.
 void* Map(size_t bytes, size_t alignment);
 
+// Takes a mapping out of the address space. Where the system cannot, since that
+// would split one mapping into more than a process may have, the memory goes
+// back all the same and only the addresses stay taken.
 void Unmap(void* start, size_t bytes);
+
+// Changes the size of what Map() gave, and its address if there is no room
+// behind it; contents move along by way of the page tables. Bytes that are new
+// read as zero. Null, and nothing changed, when the system refuses.
+void* Remap(void* start, size_t bytes, size_t new_bytes);
 
 // Milliseconds since some moment, by a clock that costs no system call and may
 // be some of them late.

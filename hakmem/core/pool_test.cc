@@ -261,7 +261,7 @@ TEST_F(PoolDeathTest, APointerIntoABlockEndsTheProgram) {
   for (const SizeClass c : {first_class(), last_class()}) {
     auto* const block = static_cast<char*>(backend.Allocate(c));
     EXPECT_DEATH(backend.Free(c, block + ClassSize(c) / 2),
-                 "^hakmem: free of a pointer into the middle of a block, at "
+                 "^hakmem: pointer into the middle of a block, at "
                  "0x[0-9a-f]+\n$");
     backend.Free(c, block);
   }

@@ -73,13 +73,18 @@ uint32_t Slab::Take(void** out, uint32_t count) {
   return taken;
 }
 
-void Slab::Put(void* block) {
-  const auto offset =
-      static_cast<size_t>(static_cast<char*>(block) - arena.AddressOf(start));
+uint32_t Slab::IndexOf(const void* address) const {
+  const auto offset = static_cast<size_t>(static_cast<const char*>(address) -
+                                          arena.AddressOf(start));
   const uint32_t index = BlockIndex(size_class, offset);
   if (index >= blocks || index * ClassSize(size_class) != offset) [[unlikely]] {
-    Die("free of a pointer into the middle of a block,", block);
+    Die("pointer into the middle of a block,", address);
   }
+  return index;
+}
+
+void Slab::Put(void* block) {
+  const uint32_t index = IndexOf(block);
   const uint32_t word = index / 64;
   const uint64_t bit = uint64_t{1} << (index % 64);
   if ((free_bits[word] & bit) != 0) [[unlikely]] {

@@ -60,6 +60,14 @@ struct Slab : Span {
   // Takes one free block; there must be one.
   void* TakeOne();
 
+  // The number of the block that begins at `address`. Ends the program when
+  // none does.
+  uint32_t IndexOf(const void* address) const;
+
+  bool IsFree(uint32_t index) const {
+    return ((free_bits[index / 64] >> (index % 64)) & 1) != 0;
+  }
+
   // Marks a block free. Ends the program when `block` is no block of this
   // slab, or is free already.
   void Put(void* block);

@@ -178,9 +178,9 @@ using SlabDeathTest = SlabTest;
 TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {
   void* const block = slab_->TakeOne();
   EXPECT_DEATH(slab_->Put(base_ + 8 + (size() == 8 ? -4 : 0)),
-               "hakmem: free of a pointer into the middle of a block, at 0x");
+               "hakmem: pointer into the middle of a block, at 0x");
   EXPECT_DEATH(slab_->Put(Block(blocks())),
-               "hakmem: free of a pointer into the middle of a block, at 0x");
+               "hakmem: pointer into the middle of a block, at 0x");
   slab_->Put(block);
   EXPECT_DEATH(slab_->Put(block), "hakmem: double free of the block at 0x");
 }

@@ -4,6 +4,8 @@ MALLOC_FAMILY = [
     "aligned_alloc",
     "calloc",
     "free",
+    "free_aligned_sized",
+    "free_sized",
     "malloc",
     "malloc_usable_size",
     "memalign",
@@ -12,6 +14,37 @@ MALLOC_FAMILY = [
     "realloc",
     "reallocarray",
     "valloc",
+]
+
+# See glibc.cc.
+GLIBC = [
+    "__libc_calloc",
+    "__libc_free",
+    "__libc_mallinfo",
+    "__libc_malloc",
+    "__libc_mallopt",
+    "__libc_memalign",
+    "__libc_pvalloc",
+    "__libc_realloc",
+    "__libc_valloc",
+    "__posix_memalign",
+    "cfree",
+    "mallinfo",
+    "mallinfo2",
+    "malloc_info",
+    "malloc_stats",
+    "malloc_trim",
+    "mallopt",
+]
+
+# See allocx.cc, also for why the rest of jemalloc's names is not here. Names of
+# other systems that Linux programs do not expect of their malloc, such as
+# malloc_size, malloc_good_size, reallocf or freezero, are not here either: a
+# preloaded library's would replace functions of that name in the program's own
+# libraries, which may be anything.
+ALLOCX = [
+    "nallocx",
+    "sdallocx",
 ]
 
 # The nothrow forms of new are the C++ run time's: see new.cc.
@@ -46,11 +79,12 @@ NATIVE = [
     "hak_free",
     "hak_free_at",
     "hak_realloc",
+    "hak_release_memory",
     "hak_stats_get",
     "hak_usable_size",
 ]
 
-EXPORTS = MALLOC_FAMILY + OPERATORS + NATIVE
+EXPORTS = MALLOC_FAMILY + GLIBC + ALLOCX + OPERATORS + NATIVE
 
 # What new.cc asks of the program's C++ run time, if there is one:
 # std::get_new_handler() and std::__throw_bad_alloc().

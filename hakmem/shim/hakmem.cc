@@ -60,6 +60,8 @@ HAKMEM_EXPORT size_t hak_usable_size(const void* ptr) {
   return heap::UsableSize(ptr);
 }
 
+HAKMEM_EXPORT size_t hak_release_memory(void) { return heap::Release(0); }
+
 HAKMEM_EXPORT const char* hak_config(void) { return heap::StageName(); }
 
 HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {

@@ -6,7 +6,8 @@
 //
 // A program that links hakmem, or runs with it preloaded, also gets malloc,
 // free and the rest of that family, and operator new and delete, from the same
-// heap: a block from any of them may be given back through any other.
+// heap: a block from any of them may be given back through any other. Which
+// names those are, and what they leave open, docs/compatibility.md says.
 
 #ifndef HAKMEM_SHIM_HAKMEM_H_
 #define HAKMEM_SHIM_HAKMEM_H_
@@ -52,6 +53,12 @@ void hak_free_at(void* ptr, uintptr_t site_id);
 // How many bytes of the block at `ptr` the program may use: at least what it
 // asked for. 0 for a null pointer.
 size_t hak_usable_size(const void* ptr);
+
+// Returns to the system all memory that only waits for reuse: what the calling
+// thread and the depots have cached, empty slabs, free runs. Memory that is in
+// use stays, and so do other threads' caches, which HAKMEM_CACHE_BYTES bounds.
+// Says how many bytes the system got. What malloc_trim(0) does.
+size_t hak_release_memory(void);
 
 // The stage this library was built as: "p0", "tls_tiny", "tls_l2", "tls_full"
 // or "unlocked". A library built "unlocked" may be used by one thread at a time

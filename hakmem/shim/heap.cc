@@ -115,13 +115,17 @@ void* AllocateZeroed(size_t count, size_t size) {
   return zeroed ? block : std::memset(block, 0, bytes);
 }
 
+SizeClass ClassFor(size_t size, size_t alignment) {
+  if (size > kMaxPooledSize) return kNoClass;
+  return alignment <= 16 ? SizeToClass(std::max(size, alignment))
+                         : AlignedSizeToClass(size, alignment);
+}
+
 void* AllocateAligned(size_t alignment, size_t size) {
   if (alignment <= 16) return Allocate(std::max(size, alignment));
-  if (size <= kMaxPooledSize) {
-    const SizeClass size_class = AlignedSizeToClass(size, alignment);
-    if (size_class != kNoClass) {
-      return AllocateClassOrLast(size_class, size, alignment);
-    }
+  const SizeClass size_class = ClassFor(size, alignment);
+  if (size_class != kNoClass) {
+    return AllocateClassOrLast(size_class, size, alignment);
   }
   void* const block = AllocateLast(kNoClass, size, alignment, nullptr);
   return block != nullptr ? block : OutOfMemory();
@@ -129,6 +133,7 @@ void* AllocateAligned(size_t alignment, size_t size) {
 
 size_t UsableSize(const void* block) {
   if (block == nullptr) return 0;
+  if constexpr (kChecked) CheckLive(block);
   const SizeClass size_class = arena.ClassOf(block);
   return size_class != kNoClass ? ClassSize(size_class) : LargeSize(block);
 }
@@ -140,19 +145,53 @@ void* Reallocate(void* block, size_t size) {
     return nullptr;
   }
   const size_t old_size = UsableSize(block);
-  const bool pooled = arena.ClassOf(block) != kNoClass;
-  if (pooled) {
-    // A block shrinks in place while at least half of it stays in use.
-    if (size <= old_size && size >= old_size / 2) return block;
+  const SizeClass size_class = arena.ClassOf(block);
+  if (size_class != kNoClass) {
+    // A block shrinks in place while at least half of it stays in use. To be
+    // checked against the size that it is given back with, it has to be of the
+    // class of that size.
+    if (kChecked ? ClassFor(size, 1) == size_class
+                 : size <= old_size && size >= old_size / 2) {
+      return block;
+    }
+    // Beside a copy this costs little: what is no block is seen here and not
+    // when it has been handed out again.
+    if (const Span* const span = arena.SpanOf(block)) {
+      static_cast<const Slab*>(span)->IndexOf(block);
+    }
   } else if (size > kMaxPooledSize && size <= PTRDIFF_MAX) {
     const ErrnoKeeper keeper;
-    if (ResizeLargeInPlace(block, size)) return block;
+    if (void* const resized = ResizeLarge(block, size)) return resized;
   }
+  const int saved_errno = errno;
   void* const moved = Allocate(size);
-  if (moved == nullptr) return nullptr;
+  if (moved == nullptr) {
+    // What is to shrink has room where it is.
+    if (kChecked || size > old_size) return nullptr;
+    errno = saved_errno;
+    return block;
+  }
   std::memcpy(moved, block, std::min(size, old_size));
   Free(block);
   return moved;
+}
+
+size_t Release(size_t keep) {
+  const ErrnoKeeper keeper;
+  const size_t before = arena.GetStats().purged_bytes;
+  Reclaim();
+  // Not in the sum: of the slab that blocks are taken from, pages that went
+  // before are counted again.
+  tiny_pool.backend().Purge();
+  l2_pool.backend().Purge();
+  l25_pool.backend().Purge();
+  arena.Purge(keep);
+  return arena.GetStats().purged_bytes - before;
+}
+
+size_t FreeBlockBytes() {
+  return tiny_pool.backend().FreeBytes() + l2_pool.backend().FreeBytes() +
+         l25_pool.backend().FreeBytes();
 }
 
 const char* StageName() { return kStageName; }

@@ -16,6 +16,20 @@
 
 namespace hakmem::heap {
 
+// Whether this library looks at what the program says of its blocks
+// (--config=checked): see check.cc. Costs nothing where it is false.
+#ifdef HAKMEM_CHECKED
+inline constexpr bool kChecked = true;
+#else
+inline constexpr bool kChecked = false;
+#endif
+
+// End the program with one line on stderr: unless `block` is null or a live
+// block, as far as its slab can tell; and unless it is null or was allocated by
+// Allocate(size) or, for an `alignment` above 1, AllocateAligned().
+void CheckLive(const void* block);
+void CheckSize(const void* block, size_t size, size_t alignment);
+
 // The slow paths, out of line. Contracts as for Allocate() and Free().
 void* AllocateSlow(size_t size);
 void* AllocateMedium(size_t size);
@@ -39,6 +53,12 @@ inline void Free(void* block) {
     FreeSlow(block);
 }
 
+// Free(), by a caller who says what the block was allocated with.
+inline void FreeSized(void* block, size_t size, size_t alignment) {
+  if constexpr (kChecked) CheckSize(block, size, alignment);
+  Free(block);
+}
+
 // As Allocate(count * size), all bytes zero.
 void* AllocateZeroed(size_t count, size_t size);
 
@@ -50,6 +70,19 @@ void* Reallocate(void* block, size_t size);
 
 // Bytes of the block that may be used; 0 for null.
 size_t UsableSize(const void* block);
+
+// The class that serves AllocateAligned(alignment, size), or Allocate(size) for
+// an alignment of 1; kNoClass where that is a large block.
+SizeClass ClassFor(size_t size, size_t alignment);
+
+// Returns to the system what only waits for reuse, but for `keep` bytes: what
+// this thread and the depots have cached, empty slabs, free runs. The caches of
+// other threads stay theirs. Says how many bytes the system got; those that
+// other threads returned meanwhile may be among them.
+size_t Release(size_t keep);
+
+// Bytes of the blocks that wait in the slabs of all pools.
+size_t FreeBlockBytes();
 
 // Name of the stage that this library was built as.
 const char* StageName();

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from xml.etree import ElementTree
 
 LIBRARY = os.path.abspath(sys.argv.pop(1))
 ARCHIVE = os.path.abspath(sys.argv.pop(1))
@@ -75,6 +76,26 @@ class SharedLibraryTest(unittest.TestCase):
     text = int(re.search(r'^\.text\s+(\d+)', sizes, re.M)[1])
     self.assertLessEqual(text, MAX_TEXT_BYTES)
 
+  def test_malloc_info_is_xml(self):
+    document = output(sys.executable, '-c', '''
+import ctypes
+c = ctypes.CDLL(None)
+c.fdopen.restype = ctypes.c_void_p
+stream = ctypes.c_void_p(c.fdopen(1, b'w'))
+assert c.malloc_info(0, stream) == 0
+c.fclose(stream)
+''', env=dict(os.environ, LD_PRELOAD=LIBRARY))
+    root = ElementTree.fromstring(document)
+    self.assertEqual((root.tag, root.get('version')), ('malloc', 'hakmem-1'))
+    totals = {total.get('type'): int(total.get('size'))
+              for total in root.findall('.//total')}
+    self.assertEqual(set(totals),
+                     {'slabs', 'large', 'free-blocks', 'free-runs', 'mmap'})
+    system = int(root.find("system[@type='current']").get('size'))
+    self.assertEqual(system, totals['slabs'] + totals['large'] +
+                     totals['free-runs'] + totals['mmap'])
+    self.assertGreater(totals['slabs'], 0)
+
   def test_preloading_costs_at_most_a_mebibyte(self):
     # The program prints what the kernel counts as its own peak.
     def peak_kib(**env):
@@ -120,6 +141,45 @@ class ArchiveTest(unittest.TestCase):
         output(compiler, '-O1', '-fno-builtin', '-Wno-alloc-size-larger-than',
                '-I.', source, ARCHIVE, '-o', program)
         self.assertEqual(subprocess.run([program]).returncode, 0)
+
+  # The C library's own malloc stays out of it, or the names would clash; and
+  # its set-up calls this one before any constructor.
+  def test_a_static_program_links_with_it(self):
+    with tempfile.TemporaryDirectory() as scratch:
+      source = os.path.join(scratch, 'program.c')
+      program = os.path.join(scratch, 'program')
+      with open(source, 'w') as file:
+        file.write('''
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "hakmem/shim/hakmem.h"
+void *__libc_memalign(size_t, size_t);
+static void *use(void *unused) { free(malloc(5000)); return unused; }
+int main(void) {
+  void *large = __libc_memalign(4096, 5000000);
+  pthread_t thread;
+  hak_stats stats;
+  int status = 1;
+  hak_stats_get(&stats, sizeof stats);
+  if (stats.large_bytes < 5000000) return 1;
+  if (pthread_create(&thread, NULL, use, NULL) != 0) return 2;
+  pthread_join(thread, NULL);
+  pid_t child = fork();
+  if (child == 0) { use(NULL); free(large); _exit(0); }
+  waitpid(child, &status, 0);
+  if (status != 0) return 3;
+  free(large);
+  malloc_trim(0);
+  printf("%zu bytes\\n", mallinfo2().uordblks);
+  return 0;
+}
+''')
+      output('gcc', '-O1', '-static', '-I.', source, ARCHIVE, '-o', program)
+      self.assertRegex(output(program), r'^[0-9]+ bytes$')
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@
 // LIMITS_PART runs in place of main().
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -225,18 +226,99 @@ void NoArena() {
   std::thread([] { free(malloc(100)); }).join();
 }
 
+// How many bytes of address space and of data this process has: the figures 0
+// and 5 of statm.
+size_t StatmBytes(int figure) {
+  size_t pages[6] = {};
+  FILE* const file = std::fopen("/proc/self/statm", "r");
+  CHECK(file != nullptr);
+  for (size_t& number : pages) CHECK(std::fscanf(file, "%zu", &number) == 1);
+  std::fclose(file);
+  return pages[figure] * 4096;
+}
+
+void SetLimit(int resource, size_t bytes) {
+  const rlimit limit = {bytes, RLIM_INFINITY};
+  CHECK(setrlimit(static_cast<__rlimit_resource>(resource), &limit) == 0);
+}
+
+// One byte in many, by which a block that moved is known.
+void Mark(char* block, size_t from, size_t to) {
+  for (size_t at = from; at < to; at += 64 * 1024) {
+    block[at] = static_cast<char>(at >> 16);
+  }
+}
+
+bool HasMarks(const char* block, size_t size) {
+  for (size_t at = 0; at < size; at += 64 * 1024) {
+    if (block[at] != static_cast<char>(at >> 16)) return false;
+  }
+  return true;
+}
+
+// Direct mappings grow and shrink by whole pages, each in the way of the other;
+// what the system refuses leaves them as they were.
+void ResizeDirect() {
+  char* blocks[2];
+  for (char*& block : blocks) {
+    block = static_cast<char*>(malloc(6 * kMiB));
+    CHECK(block != nullptr);
+    Mark(block, 0, 6 * kMiB);
+  }
+  size_t size = 6 * kMiB;
+  for (int step = 0; step < 20; ++step) {
+    for (char*& block : blocks) {
+      errno = EXDEV;
+      block = static_cast<char*>(realloc(block, size + size / 4));
+      CHECK(block != nullptr && errno == EXDEV);
+      CHECK(HasMarks(block, size));
+      Mark(block, 0, size + size / 4);
+    }
+    size += size / 4;
+    CHECK(Stats().direct_bytes >= 2 * size);
+    CHECK(Stats().direct_bytes <= 2 * size + 2 * 4096);
+  }
+  SetLimit(RLIMIT_AS, StatmBytes(0) + 16 * kMiB);
+  CHECK(realloc(blocks[0], 4 * size) == nullptr && errno == ENOMEM);
+  CHECK(malloc_usable_size(blocks[0]) >= size && HasMarks(blocks[0], size));
+  // What one gives up the other one gets.
+  blocks[1] = static_cast<char*>(realloc(blocks[1], 6 * kMiB));
+  CHECK(blocks[1] != nullptr && HasMarks(blocks[1], 6 * kMiB));
+  CHECK(Stats().direct_bytes <= size + 7 * kMiB);
+  blocks[0] = static_cast<char*>(realloc(blocks[0], size + size / 2));
+  CHECK(blocks[0] != nullptr && HasMarks(blocks[0], size));
+  for (char* const block : blocks) free(block);
+  CHECK(Stats().direct_bytes == 0);
+}
+
+// A limit that comes in the middle of a run, as a supervisor's prlimit does:
+// the heap ends there, goes on with what is given back, and grows again when
+// the limit is raised.
+void LimitInTheMiddle() {
+  CHECK(BlocksOf<100000>().Allocate(400) == 400);
+  SetLimit(RLIMIT_AS, StatmBytes(0) + 32 * kMiB);
+  const size_t fitted = BlocksOf<3000000>().Allocate(SIZE_MAX);
+  CHECK(fitted >= 5 && fitted < 100);
+  CHECK(malloc(100 * kMiB) == nullptr && errno == ENOMEM);
+  CHECK(calloc(100, kMiB) == nullptr && errno == ENOMEM);
+  BlocksOf<100000>().CheckAndFree();
+  // Freed as blocks of one size, wanted as blocks of others.
+  CHECK(BlocksOf<1000>().Allocate(15000) == 15000);
+  CHECK(BlocksOf<1500000>().Allocate(10) == 10);
+  BlocksOf<1000>().CheckAndFree();
+  BlocksOf<1500000>().CheckAndFree();
+  SetLimit(RLIMIT_AS, RLIM_INFINITY);
+  CHECK(BlocksOf<5000000>().Allocate(100) == 100);
+  BlocksOf<5000000>().CheckAndFree();
+  BlocksOf<3000000>().CheckAndFree();
+}
+
 // The system refuses the arena's generous steps and grants the small ones: a
 // call that succeeds in the end says nothing of what failed on the way.
 void DataSegment() {
   // Uses up what is accessible already.
   BlocksOf<1000>().Allocate(20000);
-  size_t pages[6] = {};
-  FILE* const file = std::fopen("/proc/self/statm", "r");
-  CHECK(file != nullptr);
-  for (size_t& figure : pages) CHECK(std::fscanf(file, "%zu", &figure) == 1);
-  std::fclose(file);
-  const rlimit limit = {pages[5] * 4096 + 3 * kMiB, RLIM_INFINITY};
-  CHECK(setrlimit(RLIMIT_DATA, &limit) == 0);
+  SetLimit(RLIMIT_DATA, StatmBytes(5) + 3 * kMiB);
   for (int round = 0; round < 3; ++round) {
     CHECK(BlocksOf<100>().Allocate(SIZE_MAX) > 20000);
     BlocksOf<100>().CheckAndFree();
@@ -246,6 +328,8 @@ void DataSegment() {
 
 constexpr std::pair<std::string_view, void (*)()> kParts[] = {
     {"data_segment", &DataSegment},
+    {"limit_in_the_middle", &LimitInTheMiddle},
+    {"resize_direct", &ResizeDirect},
     {"small_arena", &SmallArena},
     {"small_arena_early", &SmallArena},
     {"small_arena_threads", &SmallArenaThreads},
@@ -332,6 +416,14 @@ TEST(LimitsTest, ThreadsAtTheEndOfASmallArena) {
 
 TEST(LimitsTest, DirectMappingsServeWhatASmallArenaCannot) {
   RunInProcess("spill", {"HAKMEM_ARENA_BYTES=4M"});
+}
+
+TEST(LimitsTest, DirectMappingsAreResized) {
+  RunInProcess("resize_direct", {"HAKMEM_ARENA_BYTES=4M"});
+}
+
+TEST(LimitsTest, UnderALimitThatComesInTheMiddle) {
+  RunInProcess("limit_in_the_middle", {"HAKMEM_ARENA_BYTES=64M"});
 }
 
 TEST(LimitsTest, UnderALimitOfAddressSpace) {

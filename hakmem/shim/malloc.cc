@@ -1,6 +1,7 @@
 // malloc and its family, as C, POSIX and glibc's manual describe them, over the
 // heap. A program's calls come here when it links hakmem or runs with it
-// preloaded.
+// preloaded. What a function leaves to the implementation, and which names are
+// not here, docs/compatibility.md says.
 
 #include <malloc.h>
 #include <stdlib.h>
@@ -14,6 +15,21 @@
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
 
+// C23's and glibc's, which this C library's headers do not declare.
+extern "C" {
+void free_sized(void* ptr, size_t size) noexcept;
+void free_aligned_sized(void* ptr, size_t alignment, size_t size) noexcept;
+void* __libc_malloc(size_t size) noexcept;
+void __libc_free(void* ptr) noexcept;
+void* __libc_calloc(size_t count, size_t size) noexcept;
+void* __libc_realloc(void* ptr, size_t size) noexcept;
+void* __libc_memalign(size_t alignment, size_t size) noexcept;
+void* __libc_valloc(size_t size) noexcept;
+void* __libc_pvalloc(size_t size) noexcept;
+int __posix_memalign(void** out, size_t alignment, size_t size) noexcept;
+void cfree(void* ptr) noexcept;
+}
+
 namespace heap = hakmem::heap;
 
 namespace {
@@ -21,6 +37,38 @@ namespace {
 void* FailWith(int error) {
   errno = error;
   return nullptr;
+}
+
+// What has two names each stands here: one name must not call the other, which
+// the program may have replaced by a function that calls the first.
+
+int PosixMemalign(void** out, size_t alignment, size_t size) {
+  if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
+    return EINVAL;
+  }
+  const hakmem::ErrnoKeeper keeper;  // POSIX: the error is the return value
+  void* const block = heap::AllocateAligned(alignment, size);
+  if (block == nullptr) return ENOMEM;
+  *out = block;
+  return 0;
+}
+
+void* Memalign(size_t alignment, size_t size) {
+  // As glibc does: what is no power of two is rounded up to one, if there is
+  // one.
+  if (alignment > SIZE_MAX / 2 + 1) return FailWith(EINVAL);
+  return heap::AllocateAligned(std::bit_ceil(alignment), size);
+}
+
+void* Valloc(size_t size) {
+  return heap::AllocateAligned(hakmem::os::kPageSize, size);
+}
+
+void* Pvalloc(size_t size) {
+  constexpr size_t kPage = hakmem::os::kPageSize;
+  if (size > PTRDIFF_MAX) return FailWith(ENOMEM);
+  const size_t pages = size == 0 ? 1 : (size + kPage - 1) / kPage;
+  return heap::AllocateAligned(kPage, pages * kPage);
 }
 
 }  // namespace
@@ -32,6 +80,15 @@ HAKMEM_EXPORT void* malloc(size_t size) noexcept {
 }
 
 HAKMEM_EXPORT void free(void* ptr) noexcept { heap::Free(ptr); }
+
+HAKMEM_EXPORT void free_sized(void* ptr, size_t size) noexcept {
+  heap::FreeSized(ptr, size, 1);
+}
+
+HAKMEM_EXPORT void free_aligned_sized(void* ptr, size_t alignment,
+                                      size_t size) noexcept {
+  heap::FreeSized(ptr, size, alignment);
+}
 
 HAKMEM_EXPORT void* calloc(size_t count, size_t size) noexcept {
   return heap::AllocateZeroed(count, size);
@@ -50,15 +107,7 @@ HAKMEM_EXPORT void* reallocarray(void* ptr, size_t count,
 
 HAKMEM_EXPORT int posix_memalign(void** out, size_t alignment,
                                  size_t size) noexcept {
-  if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
-    return EINVAL;
-  }
-  const int saved_errno = errno;
-  void* const block = heap::AllocateAligned(alignment, size);
-  errno = saved_errno;  // POSIX: the error is the return value
-  if (block == nullptr) return ENOMEM;
-  *out = block;
-  return 0;
+  return PosixMemalign(out, alignment, size);
 }
 
 HAKMEM_EXPORT void* aligned_alloc(size_t alignment, size_t size) noexcept {
@@ -67,24 +116,50 @@ HAKMEM_EXPORT void* aligned_alloc(size_t alignment, size_t size) noexcept {
 }
 
 HAKMEM_EXPORT void* memalign(size_t alignment, size_t size) noexcept {
-  // As glibc does: what is no power of two is rounded up to one.
-  if (alignment > PTRDIFF_MAX) return FailWith(EINVAL);
-  return heap::AllocateAligned(std::bit_ceil(alignment), size);
+  return Memalign(alignment, size);
 }
 
-HAKMEM_EXPORT void* valloc(size_t size) noexcept {
-  return heap::AllocateAligned(hakmem::os::kPageSize, size);
-}
+HAKMEM_EXPORT void* valloc(size_t size) noexcept { return Valloc(size); }
 
-HAKMEM_EXPORT void* pvalloc(size_t size) noexcept {
-  constexpr size_t kPage = hakmem::os::kPageSize;
-  if (size > PTRDIFF_MAX) return FailWith(ENOMEM);
-  const size_t pages = size == 0 ? 1 : (size + kPage - 1) / kPage;
-  return heap::AllocateAligned(kPage, pages * kPage);
-}
+HAKMEM_EXPORT void* pvalloc(size_t size) noexcept { return Pvalloc(size); }
 
 HAKMEM_EXPORT size_t malloc_usable_size(void* ptr) noexcept {
   return heap::UsableSize(ptr);
 }
+
+// glibc's own names of the family, by which programs with a malloc of their own
+// reach the system's. They have to be all of one heap: a block from one of them
+// may come back by free().
+HAKMEM_EXPORT void* __libc_malloc(size_t size) noexcept {
+  return heap::Allocate(size);
+}
+
+HAKMEM_EXPORT void __libc_free(void* ptr) noexcept { heap::Free(ptr); }
+
+HAKMEM_EXPORT void* __libc_calloc(size_t count, size_t size) noexcept {
+  return heap::AllocateZeroed(count, size);
+}
+
+HAKMEM_EXPORT void* __libc_realloc(void* ptr, size_t size) noexcept {
+  return heap::Reallocate(ptr, size);
+}
+
+HAKMEM_EXPORT void* __libc_memalign(size_t alignment, size_t size) noexcept {
+  return Memalign(alignment, size);
+}
+
+HAKMEM_EXPORT void* __libc_valloc(size_t size) noexcept { return Valloc(size); }
+
+HAKMEM_EXPORT void* __libc_pvalloc(size_t size) noexcept {
+  return Pvalloc(size);
+}
+
+HAKMEM_EXPORT int __posix_memalign(void** out, size_t alignment,
+                                   size_t size) noexcept {
+  return PosixMemalign(out, alignment, size);
+}
+
+// free(), in programs linked before glibc 2.26.
+HAKMEM_EXPORT void cfree(void* ptr) noexcept { heap::Free(ptr); }
 
 }  // extern "C"

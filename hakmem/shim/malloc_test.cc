@@ -300,6 +300,38 @@ TEST(MallocTest, ReallocOfALargeBlockGrowsAndShrinksStepByStep) {
   free(neighbour);
 }
 
+// With nothing behind it but the end of the arena it stays where it is, so that
+// a buffer which grows bit by bit is not copied over and over.
+TEST(MallocTest, TheLastLargeBlockGrowsInPlace) {
+  size_t size = 8 * kMiB;
+  char* block = static_cast<char*>(malloc(size));
+  int moves = 0;
+  const auto check = [&](size_t from, size_t to) {
+    for (size_t at = from; at < to; at += 100 * kKiB) {
+      if (block[at] != static_cast<char>(PatternAt(at, 31))) return false;
+    }
+    return true;
+  };
+  for (size_t at = 0; at < size; at += 100 * kKiB) {
+    block[at] = static_cast<char>(PatternAt(at, 31));
+  }
+  for (int step = 0; step < 100; ++step) {
+    const size_t grown = size + 5 * kMiB;
+    char* const moved = static_cast<char*>(realloc(block, grown));
+    ASSERT_NE(moved, nullptr);
+    if (moved != block) ++moves;
+    block = moved;
+    ASSERT_TRUE(check(0, size)) << step;
+    for (size_t at = (size / (100 * kKiB) + 1) * 100 * kKiB; at < grown;
+         at += 100 * kKiB) {
+      block[at] = static_cast<char>(PatternAt(at, 31));
+    }
+    size = grown;
+  }
+  EXPECT_LE(moves, 2);
+  free(block);
+}
+
 TEST(MallocTest, AShrunkenLargeBlockGivesItsEndBack) {
   hak_stats before;
   void* block = malloc(64 * kMiB);

@@ -15,6 +15,15 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
 
+extern "C" {
+void free_sized(void* ptr, size_t size) noexcept;
+void free_aligned_sized(void* ptr, size_t alignment, size_t size) noexcept;
+void sdallocx(void* ptr, size_t size, int flags) noexcept;
+void cfree(void* ptr) noexcept;
+void __libc_free(void* ptr) noexcept;
+void* __libc_realloc(void* ptr, size_t size) noexcept;
+}
+
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
@@ -103,6 +112,12 @@ TEST(MisuseTest, EveryFunctionThatTakesABlockLooks) {
   EXPECT_ABORT(::operator delete(foreign), kForeign, block);
   EXPECT_ABORT(hak_free(foreign), kForeign, block);
   EXPECT_ABORT(hak_free_at(foreign, 1), kForeign, block);
+  EXPECT_ABORT(free_sized(foreign, 64), kForeign, block);
+  EXPECT_ABORT(free_aligned_sized(foreign, 16, 64), kForeign, block);
+  EXPECT_ABORT(sdallocx(foreign, 64, 0), kForeign, block);
+  EXPECT_ABORT(cfree(foreign), kForeign, block);
+  EXPECT_ABORT(__libc_free(foreign), kForeign, block);
+  EXPECT_ABORT((void)Launder(__libc_realloc(foreign, 100)), kForeign, block);
   EXPECT_ABORT(if (malloc_usable_size(foreign) != 0) exit(0), kForeign, block);
   void* const large = malloc(3 * kMiB);
   EXPECT_ABORT((free(large), Launder(realloc(Launder(large), 5 * kMiB))),
@@ -151,6 +166,32 @@ TEST(MisuseTest, SmallBlockTwiceIsSeenWhenItGetsBackToItsSlab) {
     EXPECT_ABORT(free_twice(), "double free", block);
     free(block);
     free(neighbour);
+  }
+}
+
+TEST(MisuseTest, IntoASmallBlockIsSeenWhenItGetsToTheSlab) {
+  if (Locked()) GTEST_SKIP() << "seen at once";
+  for (const size_t size : {100, 1000, 5000, 30000}) {
+    char* const block = static_cast<char*>(malloc(size));
+    void* const inside = block + 16;
+    const auto free_inside = [inside] {
+      std::thread([inside] { free(Launder(inside)); }).join();
+    };
+    EXPECT_ABORT(free_inside(), "middle of a block", inside);
+    free(block);
+  }
+}
+
+// realloc() looks before it copies, also where free() would not.
+TEST(MisuseTest, ReallocOfAPointerIntoASmallBlock) {
+  for (const size_t size : {100, 1000, 5000, 30000, 100000, 1000000}) {
+    char* const block = static_cast<char*>(malloc(size));
+    void* const inside = block + 16;
+    EXPECT_ABORT((void)Launder(realloc(Launder(inside), 2 * size)),
+                 "middle of a block", inside);
+    EXPECT_ABORT((void)Launder(realloc(Launder(inside), 10 * kMiB)),
+                 "middle of a block", inside);
+    free(block);
   }
 }
 

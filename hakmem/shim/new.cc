@@ -65,11 +65,11 @@ HAKMEM_EXPORT void* operator new[](size_t size, std::align_val_t alignment) {
 
 HAKMEM_EXPORT void operator delete(void* ptr) noexcept { heap::Free(ptr); }
 HAKMEM_EXPORT void operator delete[](void* ptr) noexcept { heap::Free(ptr); }
-HAKMEM_EXPORT void operator delete(void* ptr, size_t) noexcept {
-  heap::Free(ptr);
+HAKMEM_EXPORT void operator delete(void* ptr, size_t size) noexcept {
+  heap::FreeSized(ptr, size, 1);
 }
-HAKMEM_EXPORT void operator delete[](void* ptr, size_t) noexcept {
-  heap::Free(ptr);
+HAKMEM_EXPORT void operator delete[](void* ptr, size_t size) noexcept {
+  heap::FreeSized(ptr, size, 1);
 }
 HAKMEM_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {
   heap::Free(ptr);
@@ -77,13 +77,13 @@ HAKMEM_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {
 HAKMEM_EXPORT void operator delete[](void* ptr, std::align_val_t) noexcept {
   heap::Free(ptr);
 }
-HAKMEM_EXPORT void operator delete(void* ptr, size_t,
-                                   std::align_val_t) noexcept {
-  heap::Free(ptr);
+HAKMEM_EXPORT void operator delete(void* ptr, size_t size,
+                                   std::align_val_t alignment) noexcept {
+  heap::FreeSized(ptr, size, static_cast<size_t>(alignment));
 }
-HAKMEM_EXPORT void operator delete[](void* ptr, size_t,
-                                     std::align_val_t) noexcept {
-  heap::Free(ptr);
+HAKMEM_EXPORT void operator delete[](void* ptr, size_t size,
+                                     std::align_val_t alignment) noexcept {
+  heap::FreeSized(ptr, size, static_cast<size_t>(alignment));
 }
 HAKMEM_EXPORT void operator delete(void* ptr, const std::nothrow_t&) noexcept {
   heap::Free(ptr);

@@ -99,6 +99,26 @@ class PreloadTest(unittest.TestCase):
     self.check_in_use(['/usr/bin/python3', '-c', 'pass'])
     self.check('python', ['/usr/bin/python3', PYTHON_LOAD])
 
+  # Until the limit, a MemoryError there, and on.
+  def test_python_under_a_limit_of_address_space(self):
+    program = os.path.join(self.scratch, 'fill.py')
+    with open(program, 'w') as file:
+      file.write('''
+for size in 1000, 100000, 3000000, 1000:
+  blocks = []
+  try:
+    while True:
+      blocks.append(bytearray(size))
+  except MemoryError:
+    pass
+  filled = len(blocks) * size
+  del blocks
+  print(size, 'fills more than 64 MiB:', filled > 64 << 20)
+''')
+    out = self.check('limit', ['sh', '-c', 'ulimit -v 600000 && '
+                               f'exec /usr/bin/python3 {program}'])
+    self.assertEqual(out.count('True'), 4)
+
   def test_gcc_compiles_regex(self):
     self.check_in_use(['gcc', '--version'])
     source = os.path.join(self.scratch, 'words.cc')

@@ -15,14 +15,26 @@ STAGES = [
 
 ALL_STAGES = [stage for stage, _, _, _ in STAGES]
 
-def stage_tests(name, srcs, stages = ["p0", "tls_full"], deps = [], **kwargs):
+def stage_tests(
+        name,
+        srcs,
+        stages = ["p0", "tls_full"],
+        checked = False,
+        deps = [],
+        data = [],
+        linkopts = [],
+        **kwargs):
     """Declares NAME_<stage>_test for each stage: GoogleTests on that malloc.
 
     Args:
       name: of the tests, without stage and _test.
       srcs: compiled once for all of them.
       stages: to link with.
+      checked: whether there is also NAME_checked_test, on what --config=checked
+        builds.
       deps: of the sources, beside hakmem.h and GoogleTest.
+      data: files that the tests read.
+      linkopts: of the tests, beside -pthread.
       **kwargs: size, env, args and what else every test takes.
     """
     native.cc_library(
@@ -46,10 +58,11 @@ def stage_tests(name, srcs, stages = ["p0", "tls_full"], deps = [], **kwargs):
             "@com_google_googletest//:gtest",
         ],
     )
-    for stage in stages:
+    for stage in stages + (["checked"] if checked else []):
         native.cc_test(
             name = "%s_%s_test" % (name, stage),
-            linkopts = ["-pthread"],
+            data = data,
+            linkopts = ["-pthread"] + linkopts,
             malloc = ":hakmem_" + stage,
             target_compatible_with = NOT_SANITIZED,
             deps = [
@@ -60,47 +73,64 @@ def stage_tests(name, srcs, stages = ["p0", "tls_full"], deps = [], **kwargs):
         )
 
 def stage_libraries():
-    """Declares :hakmem_<stage> and :hakmem_api_<stage> for every stage."""
-    for number, (stage, tiny, l2, l25) in enumerate(STAGES):
-        defines = ["HAKMEM_STAGE=%d" % number]
-        native.cc_library(
-            name = "hakmem_api_" + stage,
-            srcs = [
-                "export.h",
-                "hakmem.cc",
-                "heap.cc",
-                "stage.h",
-            ],
-            hdrs = [
-                "hakmem.h",
-                "heap.h",
-            ],
-            # For the constructor in it, and hak_* in a shared library.
-            alwayslink = True,
-            copts = ALLOCATOR_COPTS,
-            local_defines = defines,
-            deps = [
-                "//hakmem/core",
-                "//hakmem/l2:l2_" + l2,
-                "//hakmem/l25:l25_" + l25,
-                "//hakmem/tiny:tiny_" + tiny,
-            ],
-        )
+    """Declares :hakmem_NAME and :hakmem_api_NAME.
 
-        # A sanitizer has a malloc of its own, which must stay in place.
-        native.cc_library(
-            name = "hakmem_" + stage,
-            srcs = select({
-                "//config:sanitized": [],
-                "//conditions:default": [
-                    "export.h",
-                    "malloc.cc",
-                    "new.cc",
-                ],
-            }),
-            hdrs = ["hakmem.h"],
-            copts = ALLOCATOR_COPTS,
-            local_defines = defines,
-            alwayslink = True,
-            deps = [":hakmem_api_" + stage],
-        )
+    NAME is each stage, with the checks of --config=checked if that is given, and
+    "checked", which is what that config builds by itself.
+    """
+    for stage in ALL_STAGES:
+        _stage_library(stage, stage, select({
+            "//config:checked_on": ["HAKMEM_CHECKED"],
+            "//conditions:default": [],
+        }))
+    _stage_library("checked", "p0", ["HAKMEM_CHECKED"])
+
+def _stage_library(name, stage, defines):
+    """:hakmem_NAME and :hakmem_api_NAME, with `defines` beside the stage's own."""
+    number = ALL_STAGES.index(stage)
+    _, tiny, l2, l25 = STAGES[number]
+    defines = ["HAKMEM_STAGE=%d" % number] + defines
+    native.cc_library(
+        name = "hakmem_api_" + name,
+        srcs = [
+            "check.cc",
+            "export.h",
+            "hakmem.cc",
+            "heap.cc",
+            "stage.h",
+        ],
+        hdrs = [
+            "hakmem.h",
+            "heap.h",
+        ],
+        # For the constructor in it, and hak_* in a shared library.
+        alwayslink = True,
+        copts = ALLOCATOR_COPTS,
+        local_defines = defines,
+        deps = [
+            "//hakmem/core",
+            "//hakmem/l2:l2_" + l2,
+            "//hakmem/l25:l25_" + l25,
+            "//hakmem/tiny:tiny_" + tiny,
+        ],
+    )
+
+    # A sanitizer has a malloc of its own, which must stay in place.
+    native.cc_library(
+        name = "hakmem_" + name,
+        srcs = select({
+            "//config:sanitized": [],
+            "//conditions:default": [
+                "allocx.cc",
+                "export.h",
+                "glibc.cc",
+                "malloc.cc",
+                "new.cc",
+            ],
+        }),
+        hdrs = ["hakmem.h"],
+        copts = ALLOCATOR_COPTS,
+        local_defines = defines,
+        alwayslink = True,
+        deps = [":hakmem_api_" + name],
+    )
