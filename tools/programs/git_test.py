@@ -37,7 +37,7 @@ git rev-parse HEAD
 git archive HEAD | sha256sum
 git gc -q --prune=now
 git bundle create -q all.bundle --all
-git bundle verify -q all.bundle
+git bundle verify -q all.bundle 2>&1
 '''
 
 
