@@ -55,8 +55,10 @@ HAKMEM_EXPORT int posix_memalign(void** out, size_t alignment,
   }
   const int saved_errno = errno;
   void* const block = heap::AllocateAligned(alignment, size);
-  errno = saved_errno;  // POSIX: the error is the return value
+  // The error is the return value. POSIX leaves errno open, and there are
+  // programs that look there, as glibc sets it when memory runs out.
   if (block == nullptr) return ENOMEM;
+  errno = saved_errno;
   *out = block;
   return 0;
 }
