@@ -124,6 +124,37 @@ def ubsan_test(name, test, **kwargs):
     """Runs `test` built by clang with UBSan, without recovery. Arguments as in tsan_test."""
     _sanitizer_test(name, test, "ubsan", **kwargs)
 
+def fuzz_test(name, binary, corpus, max_len, runs, tags = [], **kwargs):
+    """Runs the libFuzzer target `binary`: the corpus, and then inputs that are new.
+
+    Args:
+      name: of the test, x_fuzz_test.
+      binary: label of a cc_binary, manual, with LLVMFuzzerTestOneInput.
+      corpus: files, all in the package's folder corpus.
+      max_len: how long an input may be, in bytes.
+      runs: how many inputs to try. Which those are is the same every time, as
+        far as the order in which threads run lets it.
+      tags: as everywhere.
+      **kwargs: size, stage and what else every test takes.
+    """
+    retargeted_test(
+        name = name,
+        args = [
+            "-seed=1",
+            "-runs=%d" % runs,
+            "-max_len=%d" % max_len,
+            "-timeout=100",
+            "-print_final_stats=1",
+            native.package_name() + "/corpus",
+        ],
+        compiler = "fuzzer",
+        data = corpus,
+        program = binary,
+        runner = "//bazel:fuzz",
+        tags = tags + _TAGS,
+        **kwargs
+    )
+
 def clang_test(name, targets, tags = [], **kwargs):
     """Passes when clang compiles `targets` without a warning, -Wthread-safety included.
 

@@ -31,7 +31,7 @@ _ATTRS = {
     "compiler": attr.string(
         default = "gcc",
         doc = "Toolchain of //bazel/toolchain that builds it.",
-        values = ["gcc", "clang", "asan", "ubsan", "tsan"],
+        values = ["gcc", "clang", "asan", "ubsan", "tsan", "fuzzer"],
     ),
     "stage": attr.string(doc = "//config:stage to build it for; the command line's if empty."),
     "_allowlist_function_transition": attr.label(

@@ -1,4 +1,4 @@
-"""The C++ toolchains: gcc, clang, and clang with each sanitizer."""
+"""The C++ toolchains: gcc, clang, and clang with each sanitizer or libFuzzer."""
 
 load("@bazel_tools//tools/cpp:unix_cc_toolchain_config.bzl", "cc_toolchain_config")
 
@@ -85,7 +85,7 @@ def _toolchain(name, driver, compile_flags, link_flags, gold = True):
     )
 
 def toolchains(name, default):
-    """Declares the toolchains gcc, clang, asan, ubsan, tsan and their suite.
+    """Declares the toolchains gcc, clang, asan, ubsan, tsan, fuzzer and their suite.
 
     Args:
       name: of the cc_toolchain_suite, for --crosstool_top.
@@ -109,7 +109,15 @@ def toolchains(name, default):
             gold = sanitizer != "asan",
         )
 
-    names = ["gcc", "clang"] + _SANITIZER_FLAGS.keys()
+    # Every program that it links has libFuzzer's main().
+    _toolchain(
+        "fuzzer",
+        _CLANG,
+        clang_flags + ["-fsanitize=fuzzer-no-link"],
+        ["-fsanitize=fuzzer"],
+    )
+
+    names = ["gcc", "clang", "fuzzer"] + _SANITIZER_FLAGS.keys()
     suite = {"k8|" + compiler: ":" + compiler for compiler in names}
     suite["k8"] = ":" + default
     native.cc_toolchain_suite(

@@ -1,12 +1,21 @@
 #include "hakmem/shim/heap.h"
 
 #include <pthread.h>
+#include <sys/single_threaded.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "hakmem/shim/stage.h"
+
+// The C library's lock over all of its FILEs, which fork() takes as well. It is
+// recursive.
+extern "C" {
+[[gnu::weak]] void _IO_list_lock();
+[[gnu::weak]] void _IO_list_unlock();
+[[gnu::weak]] void _IO_list_resetlock();
+}
 
 namespace hakmem::heap {
 namespace {
@@ -210,7 +219,20 @@ void ForEachMutex(Fn fn) {
   fn(arena.metadata().mutex());
 }
 
+// How many calls of fork() this thread is in whose locks are held: more than
+// one where a signal handler that interrupted a fork() forks.
+constinit thread_local int forks = 0;
+
+// A process of one thread may fork from a signal handler that interrupted
+// malloc(), and then needs no lock: nobody else holds any, and those of the
+// interrupted call are to be held in the child too, since it goes on there.
+// glibc's own malloc does the same.
 void BeforeFork() {
+  if (forks == 0 && __libc_single_threaded) return;
+  if (++forks != 1) return;
+  // Before ours, as glibc has it too: who holds the list waits for a FILE, and
+  // who holds that may be in malloc().
+  if (_IO_list_lock != nullptr) _IO_list_lock();
   // Others are held while one is waited for: as with inner locks (mutex.cc).
   const Mutex::ThreadSetUp scope;
   ForEachMutex([](Mutex& mu)
@@ -218,14 +240,28 @@ void BeforeFork() {
   Mutex::BeginFork();
 }
 
+// Whether the locks that BeforeFork() took are to be given back now. If so,
+// `forks` stays 1 until that is done.
+bool LeavesOutermostFork() {
+  if (forks <= 1) return forks == 1;
+  --forks;
+  return false;
+}
+
 void AfterForkInParent() {
+  if (!LeavesOutermostFork()) return;
   Mutex::EndFork();
   ForEachMutex([](Mutex& mu) ABSL_NO_THREAD_SAFETY_ANALYSIS { mu.Unlock(); });
+  if (_IO_list_unlock != nullptr) _IO_list_unlock();
+  forks = 0;
 }
 
 void AfterForkInChild() {
+  if (!LeavesOutermostFork()) return;
   ForEachMutex([](Mutex& mu) { mu.Remake(); });
   Mutex::EndFork();
+  if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
+  forks = 0;
   ThreadCache::AdoptOrphans();
 }
 

@@ -46,9 +46,12 @@ int PosixMemalign(void** out, size_t alignment, size_t size) {
   if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
     return EINVAL;
   }
-  const hakmem::ErrnoKeeper keeper;  // POSIX: the error is the return value
+  const int saved_errno = errno;
   void* const block = heap::AllocateAligned(alignment, size);
+  // The error is the return value. POSIX leaves errno open, and there are
+  // programs that look there, as glibc sets it when memory runs out.
   if (block == nullptr) return ENOMEM;
+  errno = saved_errno;
   *out = block;
   return 0;
 }

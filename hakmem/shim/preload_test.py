@@ -6,18 +6,12 @@ library, and a Python program for the test of python3.
 
 import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
 import unittest
 
-LIBRARY = os.path.abspath(sys.argv.pop(1))
-PYTHON_LOAD = os.path.abspath(sys.argv.pop(1))
+from hakmem.shim import preloading
 
-# A name that is no option: the library says so, once, in each process it is in.
-CONTROL = 'HAKMEM_NO_SUCH_OPTION'
-CONTROL_LINE = f'hakmem: warning: no such option: {CONTROL}: ignored\n'
+PYTHON_LOAD = os.path.abspath(sys.argv.pop(1))
 
 REGEX_SOURCE = r'''
 #include <iostream>
@@ -62,38 +56,7 @@ print "$text\n";
 '''
 
 
-class PreloadTest(unittest.TestCase):
-
-  def setUp(self):
-    self.scratch = tempfile.mkdtemp(dir=os.environ.get('TEST_TMPDIR'))
-    self.addCleanup(shutil.rmtree, self.scratch)
-
-  def run_once(self, name, command, stdin, env):
-    """Runs the command in an empty directory of the same name every time."""
-    directory = os.path.join(self.scratch, name)
-    shutil.rmtree(directory, ignore_errors=True)
-    os.mkdir(directory)
-    clean = {'PATH': '/usr/bin:/bin', 'HOME': self.scratch, 'LC_ALL': 'C',
-             'TMPDIR': self.scratch, **env}
-    return subprocess.run(command, input=stdin, capture_output=True, text=True,
-                          cwd=directory, env=clean, check=False)
-
-  def check(self, name, command, stdin=''):
-    """The same output with and without; and hakmem was really there."""
-    plain = self.run_once(name, command, stdin, {})
-    self.assertEqual(plain.returncode, 0, plain.stderr)
-    preloaded = self.run_once(name, command, stdin, {'LD_PRELOAD': LIBRARY})
-    self.assertEqual(preloaded.stderr, '')
-    self.assertEqual(preloaded.returncode, 0)
-    self.assertEqual(preloaded.stdout, plain.stdout)
-    self.assertNotEqual(plain.stdout, '')
-    return plain.stdout
-
-  def check_in_use(self, command):
-    """`command`, a program's quickest, says on stderr that hakmem is there."""
-    result = self.run_once('control', command, '',
-                           {'LD_PRELOAD': LIBRARY, CONTROL: '1'})
-    self.assertEqual(result.stderr, CONTROL_LINE)
+class PreloadTest(preloading.PreloadCase):
 
   def test_python(self):
     self.check_in_use(['/usr/bin/python3', '-c', 'pass'])
@@ -160,9 +123,9 @@ for size in 1000, 100000, 3000000, 1000:
     self.check('perl', ['perl', '-e', PERL])
 
   def test_it_is_mapped_where_it_is_preloaded(self):
-    result = self.run_once('maps', ['cat', '/proc/self/maps'], '',
-                           {'LD_PRELOAD': LIBRARY})
-    self.assertRegex(result.stdout, re.escape(os.path.basename(LIBRARY)))
+    result = self.run_once('maps', ['cat', '/proc/self/maps'], '', preload=True)
+    self.assertRegex(result.stdout,
+                     re.escape(os.path.basename(preloading.LIBRARY)))
 
 
 if __name__ == '__main__':
