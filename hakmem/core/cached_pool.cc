@@ -204,7 +204,13 @@ void CachedPool::Free(ThreadCache& cache, SizeClass size_class, void* block) {
     return;
   }
   ThreadCache::Bin& bin = cache.bin(size_class);
-  if (bin.capacity == 0) Prepare(cache, size_class);
+  if (bin.capacity == 0) {
+    // The first of its class here, so it comes from another thread, which may
+    // have its neighbours: it is not to be what this thread allocates next.
+    Prepare(cache, size_class);
+    backend_.Free(size_class, block);
+    return;
+  }
   Magazine* const current = cache.Close(size_class);
   Magazine* next = bin.previous.load(std::memory_order_relaxed);
   bin.previous.store(nullptr, std::memory_order_release);

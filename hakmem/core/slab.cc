@@ -51,26 +51,66 @@ void Slab::Destroy(Slab* slab) {
   arena.metadata().Free(slab, MetadataBytes(size_class));
 }
 
+namespace {
+
+// Blocks of small sizes share cache lines. So many of them, a power of two,
+// begin and end with a line together; 1 from 64 bytes on in steps of 64, and
+// for sizes whose blocks share no more than their edges.
+constexpr uint32_t LineGroup(SizeClass size_class) {
+  const size_t size = ClassSize(size_class);
+  if (size >= 128) return 1;
+  return 64 / std::min<uint32_t>(64, 1u << std::countr_zero(size));
+}
+
+// Of the free blocks in a word of the bitmap, those whose group is all free.
+constexpr uint64_t WholeGroups(uint64_t bits, uint32_t group) {
+  if (group >= 2) bits &= (bits >> 1) & 0x5555555555555555;
+  if (group >= 4) bits &= (bits >> 2) & 0x1111111111111111;
+  if (group >= 8) bits &= (bits >> 4) & 0x0101010101010101;
+  return bits * ((uint64_t{1} << group) - 1);
+}
+
+static_assert(WholeGroups(0b1111'0111'1100, 4) == 0b1111'0000'0000);
+
+}  // namespace
+
 uint32_t Slab::Take(void** out, uint32_t count) {
   const uint32_t taken = std::min<uint32_t>(count, free_count);
-  const size_t size = ClassSize(size_class);
-  char* const base = arena.AddressOf(start);
   void** slot = out + count;
   void** const end = slot - taken;
+  const uint32_t group = LineGroup(size_class);
+  // A line whose other blocks another thread may have is taken last: two
+  // threads that write to it would wait for each other at every write. In a
+  // slab that is more than half full few lines are free, and those are lucky.
+  if (group > 1 && free_count * 2 >= blocks) {
+    const auto words = static_cast<uint32_t>(WordCount(size_class));
+    for (uint32_t word = first_word; word < words && slot != end; ++word) {
+      const uint64_t whole = WholeGroups(free_bits[word], group);
+      slot = TakeFrom(word, whole, slot, end);
+    }
+  }
   uint32_t word = first_word;
   while (slot != end) {
-    uint64_t bits = free_bits[word];
-    char* const word_base = base + word * 64 * size;
-    while (bits != 0 && slot != end) {
-      *--slot = word_base + static_cast<size_t>(std::countr_zero(bits)) * size;
-      bits &= bits - 1;
-    }
-    free_bits[word] = bits;
-    if (bits == 0) ++word;
+    slot = TakeFrom(word, free_bits[word], slot, end);
+    if (free_bits[word] == 0) ++word;
   }
   first_word = static_cast<uint16_t>(word);
   free_count = static_cast<uint16_t>(free_count - taken);
   return taken;
+}
+
+// Takes blocks of one word, `bits` of it at most, lowest first, writing them
+// downwards from `slot` to `end`; returns where it stopped.
+void** Slab::TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end) {
+  const size_t size = ClassSize(size_class);
+  char* const base = arena.AddressOf(start) + word * 64 * size;
+  uint64_t left = bits;
+  while (left != 0 && slot != end) {
+    *--slot = base + static_cast<size_t>(std::countr_zero(left)) * size;
+    left &= left - 1;
+  }
+  free_bits[word] &= ~(bits ^ left);
+  return slot;
 }
 
 uint32_t Slab::IndexOf(const void* address) const {

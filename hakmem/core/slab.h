@@ -54,7 +54,8 @@ struct Slab : Span {
 
   // Takes up to `count` free blocks, the lowest addresses, and writes them to
   // the end of `out[0..count)`, the lowest last: a magazine is consumed from
-  // its top. Returns how many.
+  // its top. Returns how many. Of a class whose blocks share cache lines, a
+  // slab that is half free gives the blocks of lines that are free first.
   uint32_t Take(void** out, uint32_t count);
 
   // Takes one free block; there must be one.
@@ -86,6 +87,7 @@ struct Slab : Span {
   static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
 
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
+  void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);
   template <typename Fn>
   void ForEachDirtyRun(Fn fn);
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <set>
 #include <vector>
@@ -45,6 +46,31 @@ class SlabTest : public testing::TestWithParam<SizeClass> {
   std::set<void*> AllBlocks() const {
     std::set<void*> all;
     for (uint32_t i = 0; i < blocks(); ++i) all.insert(Block(i));
+    return all;
+  }
+
+  // Up to `count` of the free blocks as they are to be taken: the lowest first,
+  // but those of half-used cache lines after the others while half of the slab
+  // is free.
+  std::vector<void*> InOrder(const std::set<void*>& free,
+                             uint32_t count) const {
+    const auto shares_line = [&](void* block) {
+      // The lines that this block lies in, with all blocks of them, and so on.
+      const size_t period = std::lcm(size(), size_t{64});
+      const auto offset =
+          static_cast<size_t>(static_cast<char*>(block) - base_);
+      const size_t first = offset / period * (period / size());
+      for (size_t i = first; i < first + period / size(); ++i) {
+        if (free.count(Block(static_cast<uint32_t>(i))) == 0) return true;
+      }
+      return false;
+    };
+    std::vector<void*> all(free.begin(), free.end());
+    if (size() < 128 && free.size() * 2 >= blocks()) {
+      std::stable_partition(all.begin(), all.end(),
+                            [&](void* block) { return !shares_line(block); });
+    }
+    all.resize(std::min<size_t>(count, all.size()));
     return all;
   }
 
@@ -92,12 +118,12 @@ TEST_P(SlabTest, AgreesWithASimpleModel) {
     } else if (action == 1) {
       void* out[40];
       const auto count = 1 + static_cast<uint32_t>(random() % 40);
-      const auto expected = std::min(count, static_cast<uint32_t>(free.size()));
-      ASSERT_EQ(slab_->Take(out, count), expected);
-      for (uint32_t i = 0; i < expected; ++i) {
-        ASSERT_EQ(out[count - 1 - i], *free.begin());
-        free.erase(free.begin());
-        taken.push_back(out[count - 1 - i]);
+      const std::vector<void*> expected = InOrder(free, count);
+      ASSERT_EQ(slab_->Take(out, count), expected.size());
+      for (uint32_t i = 0; i < expected.size(); ++i) {
+        ASSERT_EQ(out[count - 1 - i], expected[i]);
+        free.erase(expected[i]);
+        taken.push_back(expected[i]);
       }
     } else {
       for (uint32_t n = random() % 24; n != 0 && !taken.empty(); --n) {

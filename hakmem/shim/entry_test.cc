@@ -151,9 +151,10 @@ TEST(LibcNamesTest, FailAsTheOthersDo) {
   errno = EXDEV;
   void* untouched = &untouched;
   EXPECT_EQ(__posix_memalign(&untouched, 3, 8), EINVAL);
-  EXPECT_EQ(__posix_memalign(&untouched, 64, most), ENOMEM);
-  EXPECT_EQ(untouched, &untouched);
   EXPECT_EQ(errno, EXDEV);
+  EXPECT_EQ(__posix_memalign(&untouched, 64, most), ENOMEM);
+  EXPECT_EQ(errno, ENOMEM);
+  EXPECT_EQ(untouched, &untouched);
 }
 
 TEST(NallocxTest, IsWhatABlockWillHave) {
