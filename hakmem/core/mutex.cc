@@ -59,6 +59,10 @@ void Mutex::LockSlow() {
     const int saved_errno = errno;
     const absl::base_internal::ThreadIdentity* const identity =
         absl::base_internal::CurrentThreadIdentityIfPresent();
+    // Abseil orders what others write there in a way that Helgrind does not see.
+    if (identity != nullptr) {
+      HelgrindIgnore(&identity->per_thread_synch.waitp, sizeof(void*));
+    }
     const bool may_queue = identity != nullptr
                                ? identity->per_thread_synch.waitp == nullptr
                                : !in_thread_set_up_ && !inner_;
