@@ -65,11 +65,13 @@ class SlabTest : public testing::TestWithParam<SizeClass> {
       }
       return false;
     };
-    std::vector<void*> all(free.begin(), free.end());
-    if (size() < 128 && free.size() * 2 >= blocks()) {
-      std::stable_partition(all.begin(), all.end(),
-                            [&](void* block) { return !shares_line(block); });
+    const bool lines_first = size() < 128 && free.size() * 2 >= blocks();
+    std::vector<void*> all;
+    std::vector<void*> last;
+    for (void* const block : free) {
+      (lines_first && shares_line(block) ? last : all).push_back(block);
     }
+    all.insert(all.end(), last.begin(), last.end());
     all.resize(std::min<size_t>(count, all.size()));
     return all;
   }
