@@ -79,7 +79,8 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
 // Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
 // which this thread has a slot with room. False, and nothing done, for any
 // other pointer. Where the caller knows the block's site, and gives an id with
-// its index in it as SlotAt() has it, the tag is only compared and not waited for. A wrong id makes it false.
+// its index in it as SlotAt() has it, the tag is only compared and not waited
+// for. A wrong id makes it false.
 template <bool kKnowsSite>
 inline bool FreeTiny(void* block, uintptr_t known_site) {
   const ArenaView& view = thread_cache.view();
