@@ -10,15 +10,24 @@
 
 namespace hakmem {
 
-// Knows which pages of this process can be read, having asked the system once
-// about each. What it says holds until somebody unmaps the page: for the length
-// of one call that reads its own thread's stack, not longer.
+// Knows which pages of this process can be read, having asked the system about
+// each. A question costs some hundred nanoseconds or more, so what is known of
+// the thread's stack, one stretch of pages, is kept for the next call: for an
+// eighth of a second. Who unmaps a stack that a thread ran on, has the thread
+// run on another one in the same place and writes rubbish over its frames, all
+// within that time, can mislead it; and who unmaps a page while it is read.
 //
-// Thread safety: belongs to one call. Allocates nothing, takes no lock, keeps
-// errno; may be used in a signal handler.
+// Thread safety: an object belongs to one call. Allocates nothing, takes no
+// lock, keeps errno; may be used in a signal handler that interrupted the use
+// of another one.
 class ReadableMemory {
  public:
-  constexpr ReadableMemory() = default;
+  // `stack` is an address on the stack that is in use, or 0 where no stack is
+  // to be read.
+  explicit ReadableMemory(uintptr_t stack = 0);
+  ~ReadableMemory();
+  ReadableMemory(const ReadableMemory&) = delete;
+  ReadableMemory& operator=(const ReadableMemory&) = delete;
 
   // Whether all of [address, address + bytes) can be read.
   bool Covers(uintptr_t address, size_t bytes) {
@@ -27,6 +36,7 @@ class ReadableMemory {
     if (last < address) return false;
     for (uintptr_t page = address >> kPageShift; page <= last >> kPageShift;
          ++page) {
+      if (page - stack_first_ < stack_pages_) continue;
       if (known_[page % kKnown] != page + 1 && !Probe(page)) return false;
     }
     return true;
@@ -48,6 +58,11 @@ class ReadableMemory {
 
   bool Probe(uintptr_t page);
 
+  // The stretch that the stack is in.
+  uintptr_t stack_first_ = 0;
+  uintptr_t stack_pages_ = 0;
+  uint64_t kept_ = 0;  // what this thread had of it
+  uint64_t now_ = 0;   // eighths of a second
   // The number of a page, plus 1, at that number modulo kKnown; 0 is none.
   std::array<uintptr_t, kKnown> known_{};
 };
