@@ -70,12 +70,12 @@ ReadableMemory::~ReadableMemory() {
 
 // The words of a stack are other functions' variables, of any type, and lie in
 // what AddressSanitizer keeps apart: so neither rule is to apply here.
-[[gnu::no_sanitize("address", "thread")]] uint8_t ReadableMemory::Byte(
+__attribute__((no_sanitize("address", "thread"))) uint8_t ReadableMemory::Byte(
     uintptr_t address) const {
   return *reinterpret_cast<const volatile uint8_t*>(address);
 }
 
-[[gnu::no_sanitize("address", "thread")]] uint64_t ReadableMemory::Word(
+__attribute__((no_sanitize("address", "thread"))) uint64_t ReadableMemory::Word(
     uintptr_t address) const {
   using AnyWord [[gnu::may_alias, gnu::aligned(1)]] = uint64_t;
   return *reinterpret_cast<const volatile AnyWord*>(address);
