@@ -1,0 +1,53 @@
+#include "hakmem/core/sampler.h"
+
+#include <bit>
+
+namespace hakmem {
+namespace {
+
+// The natural logarithm of a number above 0 that is not denormal, to within
+// 1e-8. The C library's is in a library of its own.
+double Logarithm(double x) {
+  constexpr double kLogarithmOf2 = 0.693147180559945309;
+  const auto bits = std::bit_cast<uint64_t>(x);
+  int power = static_cast<int>(bits >> 52) - 1023;
+  double m = std::bit_cast<double>((bits & ((uint64_t{1} << 52) - 1)) |
+                                   std::bit_cast<uint64_t>(1.0));
+  if (m > 1.41421356237309505) {
+    m /= 2;
+    ++power;
+  }
+  // log(m) = 2 artanh(z), and |z| < 0.172.
+  const double z = (m - 1) / (m + 1);
+  const double square = z * z;
+  double sum = 0;
+  for (int i = 11; i >= 1; i -= 2) sum = sum * square + 1.0 / i;
+  return power * kLogarithmOf2 + 2 * z * sum;
+}
+
+}  // namespace
+
+void Sampler::Start(uint64_t interval, uint64_t seed) {
+  // Neighbouring seeds are to begin far apart (splitmix64: Steele, Lea & Flood,
+  // OOPSLA 2014).
+  uint64_t mix = seed + 0x9E3779B97F4A7C15u;
+  mix = (mix ^ mix >> 30) * 0xBF58476D1CE4E5B9u;
+  mix = (mix ^ mix >> 27) * 0x94D049BB133111EBu;
+  random_ = (mix ^ mix >> 31) | 1;
+  interval_ = static_cast<double>(interval);
+  until_bytes_ = Draw();
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) PassSample(c);
+}
+
+// By inversion, of a number from xorshift64* (Vigna, ACM TOMS 2016).
+uint64_t Sampler::Draw() {
+  random_ ^= random_ >> 12;
+  random_ ^= random_ << 25;
+  random_ ^= random_ >> 27;
+  const uint64_t number = random_ * 0x2545F4914F6CDD1Du;
+  // In (0, 1].
+  const double uniform = (static_cast<double>(number >> 11) + 1) * 0x1p-53;
+  return static_cast<uint64_t>(-Logarithm(uniform) * interval_);
+}
+
+}  // namespace hakmem
