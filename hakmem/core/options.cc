@@ -16,6 +16,8 @@ constexpr std::string_view kPrefix = "HAKMEM_";
 constexpr std::string_view kSitesWords[] = {"0", "caller"};
 constexpr std::string_view kLeaksWords[] = {"0", "1"};
 constexpr std::string_view kStatsWords[] = {"0", "exit"};
+constexpr std::string_view kProfileWords[] = {"0", "exit"};
+constexpr std::string_view kFileWords[] = {"0"};
 
 constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_ARENA_BYTES", &Options::arena_bytes, uint64_t{1} << 22,
@@ -36,6 +38,16 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_STATS", &Options::stats, 0, 2,
      "exit: write statistics to stderr at exit, as JSON; or to that file",
      kStatsWords, &Options::stats_path},
+    {"HAKMEM_PROFILE", &Options::profile, 0, uint64_t{1} << 30,
+     "write a heap profile: at exit, or every so many seconds", kProfileWords,
+     nullptr, true},
+    {"HAKMEM_PROFILE_FILE", &Options::profile_file, 0, 1,
+     "to which file: %p is the process, %n counts; 0: to one in its folder",
+     kFileWords, &Options::profile_path},
+    {"HAKMEM_PROFILE_SIGNAL", &Options::profile_signal, 0, 64,
+     "write a heap profile on every signal of this number"},
+    {"HAKMEM_SAMPLE_BYTES", &Options::sample_bytes, 0, uint64_t{1} << 40,
+     "allocated bytes from one sample to the next; 0: 512K, if for a profile"},
 };
 
 // Reads a decimal number with an optional unit; false when it is none or does
@@ -119,7 +131,14 @@ OptionError SetOption(const OptionInfo& option, std::string_view text,
     }
   } else {
     while (value < option.words.size() && option.words[value] != text) ++value;
-    if (value == option.words.size()) {
+    uint64_t number = 0;
+    if (value == option.words.size() && option.numbers_too &&
+        ParseBytes(text, &number)) {
+      if (number < option.least || number > option.most) {
+        return OptionError::kOutOfRange;
+      }
+      value = option.words.size() - 1 + number;
+    } else if (value == option.words.size()) {
       if (option.path == nullptr || text.find('/') == std::string_view::npos ||
           text.size() >= sizeof(OptionPath::text)) {
         return OptionError::kNoWord;

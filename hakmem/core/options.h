@@ -24,6 +24,10 @@ inline constexpr uint64_t kReportNone = 0;
 inline constexpr uint64_t kReportToStderr = 1;
 inline constexpr uint64_t kReportToFile = 2;
 
+// What HAKMEM_PROFILE may be, beside a number of seconds.
+inline constexpr uint64_t kProfileNever = 0;
+inline constexpr uint64_t kProfileAtExit = 1;
+
 // The path of a file, with an end.
 struct OptionPath {
   char text[256] = {};
@@ -47,6 +51,15 @@ struct Options {
   uint64_t stats = kReportNone;
   OptionPath leaks_path;
   OptionPath stats_path;
+  // When profiles are written: kProfileNever, kProfileAtExit, or above that the
+  // seconds between two plus 1; and on which signal, or 0.
+  uint64_t profile = kProfileNever;
+  uint64_t profile_signal = 0;
+  // Whether their file is named, and how.
+  uint64_t profile_file = 0;
+  OptionPath profile_path;
+  // Mean distance of samples in bytes; 0 for the default.
+  uint64_t sample_bytes = 0;
 };
 
 // One row of the table.
@@ -61,6 +74,9 @@ struct OptionInfo {
   // one: whatever has a slash in it.
   std::span<const std::string_view> words = {};
   OptionPath Options::*path = nullptr;
+  // Whether a number above 0 may be said beside the words, for as many more than
+  // the last of them as it is; `most` bounds it.
+  bool numbers_too = false;
 };
 
 std::span<const OptionInfo> OptionTable();

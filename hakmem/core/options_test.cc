@@ -95,6 +95,19 @@ TEST(OptionsTest, AValueOutOfRangeWarnsAndTheDefaultHolds) {
   }
 }
 
+TEST(OptionsTest, ANumberMayStandBesideWords) {
+  Options options;
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=exit", options), "");
+  EXPECT_EQ(options.profile, kProfileAtExit);
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=30", options), "");
+  EXPECT_EQ(options.profile, kProfileAtExit + 30);
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=0", options), "");
+  EXPECT_EQ(options.profile, kProfileNever);
+  EXPECT_NE(Apply("HAKMEM_PROFILE=2T", options), "");
+  EXPECT_NE(Apply("HAKMEM_PROFILE=never", options), "");
+  EXPECT_EQ(options.profile, kProfileNever);
+}
+
 TEST(OptionsTest, WhatIsNoneOfTheWordsWarnsAndTheDefaultHolds) {
   const std::string too_long = "HAKMEM_LEAKS=/" + std::string(255, 'x');
   for (const std::string& entry :

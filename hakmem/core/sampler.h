@@ -51,6 +51,10 @@ class Sampler {
   void Pass(SizeClass size_class, uint64_t blocks) {
     until_blocks_[size_class] -= blocks;
   }
+  // They were not allocated after all.
+  void TakeBack(SizeClass size_class, uint64_t blocks) {
+    until_blocks_[size_class] += blocks;
+  }
   void PassSample(SizeClass size_class) {
     until_blocks_[size_class] = Draw() / ClassSize(size_class);
   }

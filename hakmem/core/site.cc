@@ -7,7 +7,7 @@
 #include "hakmem/core/os.h"
 #include "hakmem/core/report.h"
 
-hakmem::Observed hak_observed __attribute__((visibility("default")));
+constinit hakmem::Observed hak_observed __attribute__((visibility("default"))){};
 
 namespace hakmem {
 

@@ -36,8 +36,14 @@ inline constexpr SizeClass kFirstDoor = kNumBins;
 inline constexpr SizeClass kNumMapValues = kFirstDoor + kTwinDistance;
 static_assert(kNumMapValues <= 256);
 
+// Behind them the thread cache has stocks, one for each class that the fast
+// path of malloc serves: see ThreadCache::FillStock().
+inline constexpr SizeClass kFirstStock = kNumMapValues;
+
 // The last class of each pool, and its block size in bytes.
 inline constexpr SizeClass kLastTinyClass = 21;
+inline constexpr SizeClass kNumTops = kFirstStock + kLastTinyClass;
+static_assert(kNumTops <= 256);
 inline constexpr SizeClass kLastL2Class = 41;
 inline constexpr SizeClass kLastL25Class = 61;
 inline constexpr size_t kMaxTinySize = 1024;
@@ -148,6 +154,18 @@ constexpr SmallTable MakeSmallTwinTable() {
   return table;
 }
 
+// As kSmallTable, for stocks, and for none.
+constexpr SmallTable MakeSmallStockTable() {
+  SmallTable table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = static_cast<uint8_t>(kFirstStock + kSmallTable[i] - 1);
+  }
+  return table;
+}
+
+inline constexpr SmallTable kSmallStockTable = MakeSmallStockTable();
+inline constexpr SmallTable kEmptySmallTable{};
+
 // As kSmallTable, for tracked blocks.
 inline constexpr SmallTable kSmallTwinTable = MakeSmallTwinTable();
 
@@ -181,6 +199,11 @@ constexpr bool IsTwin(SizeClass size_class) { return size_class >= kFirstTwin; }
 // The class that a twin is the twin of; a plain class itself.
 constexpr SizeClass PlainOf(SizeClass size_class) {
   return IsTwin(size_class) ? size_class - kTwinDistance : size_class;
+}
+
+// Where the thread cache has the stock of a class, at most kLastTinyClass.
+constexpr SizeClass StockOf(SizeClass size_class) {
+  return kFirstStock + size_class - 1;
 }
 
 // What the class map holds for a slab of this class, and back.

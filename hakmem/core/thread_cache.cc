@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "absl/base/call_once.h"
 #include "hakmem/core/arena.h"
@@ -83,6 +84,17 @@ bool exit_key_made = false;
 
 void** const kNoSlots = thread_cache_internal::no_magazine.slots;
 
+// A stock has this many blocks at most, or fewer of so many bytes. It is filled
+// at each such number of allocations, some 50 ns.
+constexpr size_t kStockBlocks = 126;
+constexpr size_t kStockBytes = 16 << 10;
+
+constexpr uint32_t StockCapacity(SizeClass size_class) {
+  return static_cast<uint32_t>(
+      std::min(kStockBlocks, kStockBytes / ClassSize(size_class)));
+}
+static_assert(StockCapacity(kLastTinyClass) > 1);
+
 }  // namespace
 
 void CacheCounters::AddTo(CacheCounters& sum) const {
@@ -149,6 +161,7 @@ void ThreadCache::FlushBins() {
   // (see mutex.cc), and that call must not open a bin that is being given up.
   const State state = state_;
   if (state == State::kActive) state_ = State::kBusy;
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) FlushStock(c);
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Flush(*this);
   }
@@ -156,7 +169,54 @@ void ThreadCache::FlushBins() {
   state_ = state;
 }
 
+uint32_t ThreadCache::FillStock(SizeClass size_class, uint64_t most) {
+  if (state_ != State::kActive) return 0;
+  const Magazine* const from =
+      bins_[size_class].current.load(std::memory_order_relaxed);
+  void** const top = top_[size_class];
+  if (from == nullptr || top == kNoSlots) return 0;
+  const uint32_t capacity = StockCapacity(size_class);
+  std::atomic<Magazine*>& own = stocks_[size_class].magazine;
+  Magazine* magazine = own.load(std::memory_order_relaxed);
+  if (magazine == nullptr) {
+    magazine = magazine_store.Get(MagazineFamilyFor(capacity));
+    if (magazine == nullptr) return 0;
+    cache_budget.Force(capacity * ClassSize(size_class));
+    own.store(magazine, std::memory_order_relaxed);
+  }
+  const auto there = static_cast<uint64_t>(top - from->slots);
+  const auto count =
+      static_cast<uint32_t>(std::min({most, there, uint64_t{capacity}}));
+  std::memcpy(magazine->slots, top - count, count * sizeof(void*));
+  // A block is in one place at most: invariant 3.
+  std::atomic_thread_fence(std::memory_order_release);
+  top_[size_class] = top - count;
+  std::atomic_thread_fence(std::memory_order_release);
+  top_[StockOf(size_class)] = magazine->slots + count;
+  return count;
+}
+
+void ThreadCache::FlushStock(SizeClass size_class) {
+  std::atomic<Magazine*>& own = stocks_[size_class].magazine;
+  Magazine* const magazine = own.load(std::memory_order_relaxed);
+  if (magazine == nullptr) return;
+  void** const top = top_[StockOf(size_class)];
+  top_[StockOf(size_class)] = kNoSlots;
+  own.store(nullptr, std::memory_order_relaxed);
+  if (top != kNoSlots && top != magazine->slots) {
+    const auto count = static_cast<uint32_t>(top - magazine->slots);
+    PoolOf(size_class)->backend().FreeBatch(size_class, magazine->slots, count);
+    sampler_.TakeBack(size_class, count);
+  }
+  cache_budget.Return(StockCapacity(size_class) * ClassSize(size_class));
+  magazine_store.Put(magazine);
+}
+
 void ThreadCache::FlushIdleBins() {
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
+    void** const top = top_[StockOf(c)];
+    if (std::exchange(stocks_[c].last_top, top) == top) FlushStock(c);
+  }
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->FlushIdleBins(*this);
   }

@@ -21,6 +21,7 @@
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/sampler.h"
 #include "hakmem/core/site_cache.h"
 #include "hakmem/core/size_class.h"
 
@@ -158,21 +159,36 @@ class ThreadCache {
 
   SiteCache& site_cache() { return site_cache_; }
 
-  // Which site the plain allocations of this thread belong to: none, one, or
-  // each its caller's. While they belong to any, the size table leads to class
-  // 0, so that PopSmall() fails and the slow path sees them all.
+  // Which site the plain allocations of this thread belong to: none, one, each
+  // its caller's, or some of them their stack's. While all belong to any, the
+  // size table leads to class 0, so that PopSmall() fails and the slow path
+  // sees them all; while some do, it leads to the stocks.
   static constexpr uint32_t kByCaller = kNoSite + 1;
-  static constexpr uint32_t kNotMarked = kNoSite + 2;
-  static constexpr uint32_t kMarkNotKnown = kNoSite + 3;  // not asked yet
+  static constexpr uint32_t kBySample = kNoSite + 2;
+  static constexpr uint32_t kNotMarked = kNoSite + 3;
+  static constexpr uint32_t kMarkNotKnown = kNoSite + 4;  // not asked yet
   uint32_t mark() const { return mark_; }
   void SetMark(uint32_t mark) {
-    const bool marked = mark <= kByCaller;
-    if (marked != (small_table_[0] == kNoClass)) {
-      small_table_ = marked ? size_class_internal::SmallTable{}
+    const size_class_internal::SmallTable& table =
+        mark <= kByCaller   ? size_class_internal::kEmptySmallTable
+        : mark == kBySample ? size_class_internal::kSmallStockTable
                             : size_class_internal::kSmallTable;
-    }
+    if (small_table_[0] != table[0]) small_table_ = table;
     mark_ = mark;
   }
+
+  // Which allocations are samples, while the mark is kBySample.
+  Sampler& sampler() { return sampler_; }
+
+  // Moves blocks of a class, at most kLastTinyClass, from its bin to its stock,
+  // which is empty: `most` at most. Says how many.
+  //
+  // A stock is what PopSmall() takes from while samples are taken, and Push()
+  // does not give to: so it is gone after as many allocations as it has blocks,
+  // however many frees come between, and the slow path has counted them. A
+  // bin's own magazines are empty when blocks are short of, which is with those
+  // who free at once, and the others would never be seen there.
+  uint32_t FillStock(SizeClass size_class, uint64_t most);
 
   // Whether Push() of a block of this class would take it.
   bool HasRoom(SizeClass size_class) const {
@@ -245,8 +261,9 @@ class ThreadCache {
   static bool MakeExitKey();
 
  private:
-  template <size_t... kClass>
-  explicit constexpr ThreadCache(std::index_sequence<kClass...>);
+  template <size_t... kTop, size_t... kLimit>
+  constexpr ThreadCache(std::index_sequence<kTop...>,
+                        std::index_sequence<kLimit...>);
 
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
@@ -255,13 +272,23 @@ class ThreadCache {
   // What the fast paths read stands together, so that they need one base
   // register: also this thread's own copies of the size table and of the
   // arena's view, which is empty before the thread is active.
-  std::array<void**, kNumMapValues> top_;
+  std::array<void**, kNumTops> top_;
   std::array<void**, kNumMapValues> limit_;
   ArenaView view_;
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
 
+  // What a stock's blocks are in, and where its top was when it was last asked.
+  struct Stock {
+    std::atomic<Magazine*> magazine{nullptr};
+    void** last_top = nullptr;
+  };
+
+  void FlushStock(SizeClass size_class);
+
   uint32_t mark_ = kMarkNotKnown;
+  Sampler sampler_;
+  std::array<Stock, kLastTinyClass + 1> stocks_;
   SiteCache site_cache_;
 
   State state_ = State::kNew;
@@ -275,13 +302,15 @@ class ThreadCache {
   friend class ThreadRegistry;
 };
 
-template <size_t... kClass>
-constexpr ThreadCache::ThreadCache(std::index_sequence<kClass...>)
-    : top_{((void)kClass, thread_cache_internal::no_magazine.slots)...},
-      limit_{((void)kClass, thread_cache_internal::no_magazine.slots)...} {}
+template <size_t... kTop, size_t... kLimit>
+constexpr ThreadCache::ThreadCache(std::index_sequence<kTop...>,
+                                   std::index_sequence<kLimit...>)
+    : top_{((void)kTop, thread_cache_internal::no_magazine.slots)...},
+      limit_{((void)kLimit, thread_cache_internal::no_magazine.slots)...} {}
 
 constexpr ThreadCache::ThreadCache()
-    : ThreadCache(std::make_index_sequence<kNumMapValues>()) {}
+    : ThreadCache(std::make_index_sequence<kNumTops>(),
+                  std::make_index_sequence<kNumMapValues>()) {}
 
 // The calling thread's. Initial-exec: hakmem is linked or preloaded, so its
 // thread-local storage is there from the start, and reaching it takes no call.

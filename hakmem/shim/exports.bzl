@@ -81,6 +81,7 @@ NATIVE = [
     "hak_free",
     "hak_free_at",
     "hak_observed",
+    "hak_profile_write",
     "hak_realloc",
     "hak_realloc_at",
     "hak_release_memory",

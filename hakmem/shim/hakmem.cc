@@ -10,6 +10,7 @@
 
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/profile_output.h"
 #include "hakmem/shim/site_report.h"
 
 using hakmem::arena;
@@ -23,6 +24,7 @@ namespace {
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
   hakmem::ReportAtExit();
+  hakmem::PrepareProfiles();
 }
 
 }  // namespace

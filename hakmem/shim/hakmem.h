@@ -98,6 +98,15 @@ typedef struct hak_stats {
 // threads go on and so need not be of one instant.
 int hak_stats_get(hak_stats* stats, size_t stats_size);
 
+// Writes a heap profile to the file, in the format of pprof: which stacks have
+// allocated how much, and have how much of it in use. A file that is there is
+// replaced. The figures are estimates from samples, which are taken while
+// HAKMEM_SAMPLE_BYTES or HAKMEM_PROFILE is set.
+// Returns 0 or an errno value: that of the file; ENODATA when no samples are
+// taken, EINVAL when `path` is null, EBUSY while another thread writes one, and
+// ENOMEM. May be called from a signal handler. See docs/profiling.md.
+int hak_profile_write(const char* path);
+
 // Sites: which place of the program holds the memory.
 //
 // A site is named by an id: what hak_site() returned, or any other number that

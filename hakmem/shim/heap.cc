@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "hakmem/shim/sampled.h"
 #include "hakmem/shim/stage.h"
 
 // The C library's lock over all of its FILEs, which fork() takes as well. It is
@@ -93,7 +94,15 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
 // yet.
 [[gnu::noinline]] void* AllocateMarked(size_t size, size_t alignment,
                                        const void* caller) {
-  const uint32_t site = MarkedSite(caller);
+  uint32_t site;
+  if (Mark() == ThreadCache::kBySample) {
+    if (size <= kMaxTinySize && alignment == 1) {
+      return AllocateSampledSmall(size, caller);
+    }
+    site = SampledSite(size, alignment, caller);
+  } else {
+    site = MarkedSite(caller);
+  }
   return site != kNoSite ? AllocateTracked(size, alignment, site)
                          : AllocateUntracked(size, alignment);
 }
@@ -161,7 +170,10 @@ void* AllocateZeroed(size_t count, size_t size, const void* caller,
     // A block that was mapped directly is zero already: too rare to ask.
     return block == nullptr ? nullptr : std::memset(block, 0, bytes);
   }
-  if (site == kNoSite && IsMarked()) site = MarkedSite(caller);
+  if (site == kNoSite && IsMarked()) {
+    site = Mark() == ThreadCache::kBySample ? SampledSite(bytes, 1, caller)
+                                            : MarkedSite(caller);
+  }
   bool zeroed = false;
   void* const block = site != kNoSite
                           ? AllocateTracked(bytes, 1, site, &zeroed)
@@ -232,7 +244,11 @@ void* Reallocate(void* block, size_t size, const void* caller, uint32_t site) {
   // The site of the call, or else the block's own.
   uint32_t moved_site = site;
   if (moved_site == kNoSite && IsMarked()) moved_site = MarkedSite(caller);
-  if (moved_site == kNoSite) moved_site = SiteOfBlock(block);
+  if (moved_site == kNoSite) {
+    // A block that moves is as likely to be a sample as any other new one.
+    const uint32_t own = SiteOfBlock(block);
+    if (!IsStack(own)) moved_site = own;
+  }
   void* const moved = moved_site != kNoSite
                           ? AllocateTracked(size, 1, moved_site)
                           : AllocateFor(size, caller);

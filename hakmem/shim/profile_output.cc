@@ -133,10 +133,20 @@ uint64_t SampleInterval(const Options& options) {
              : 0;
 }
 
+int64_t ProfileMilliseconds(const Options& options) {
+  return options.profile > kProfileAtExit
+             ? static_cast<int64_t>(options.profile - kProfileAtExit) * 1000
+             : 0;
+}
+
 void PrepareProfiles() {
   if (!arena.EnsureReady()) return;
   const Options& options = arena.options();
   if (SampleInterval(options) == 0) return;
+  if (options.sites == kSitesByCaller) {
+    Warn("no samples are taken with", "HAKMEM_SITES=caller",
+         "profiles will be empty");
+  }
   if (options.profile != kProfileNever || options.profile_signal != 0) {
     const Path first(1);
     const int error = TryPath(first.text());

@@ -19,6 +19,10 @@ namespace hakmem {
 // to be none.
 uint64_t SampleInterval(const Options& options);
 
+// Milliseconds between the files that are written every so often; 0 where none
+// are.
+int64_t ProfileMilliseconds(const Options& options);
+
 // Gets ready for what the options ask for: a handler for the signal, a call at
 // exit, and a look whether the first file could be written. Once, early.
 void PrepareProfiles();

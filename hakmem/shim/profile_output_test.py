@@ -1,5 +1,6 @@
-"""Profiles of whole programs. Arguments: the library, a program with hakmem
-linked, and the stage that it is built for."""
+"""Profiles of whole programs. Arguments: the library, and a program that is
+linked with hakmem.
+"""
 
 import errno
 import glob
@@ -49,11 +50,10 @@ class SampledTest(ProfileCase):
   def check_five(self, threads):
     path = os.path.join(self.scratch, 'five')
     out = self.run_program('five', str(threads), path,
-                           HAKMEM_SAMPLE_BYTES='16K')
+                           HAKMEM_SAMPLE_BYTES='4K')
     profile = pprof.read(path)
-    self.assertEqual(profile.period, 16384)
+    self.assertEqual(profile.period, 4096)
     for exact, profiled in by_place(out.splitlines(), profile):
-      print(exact, profiled)
       for real, estimated in zip(exact, profiled):
         self.assertLessEqual(abs(estimated - real), 0.1 * real)
 

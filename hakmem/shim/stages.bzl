@@ -97,6 +97,10 @@ def _stage_library(name, stage, defines):
             "export.h",
             "hakmem.cc",
             "heap.cc",
+            "profile_output.cc",
+            "profile_output.h",
+            "sampled.cc",
+            "sampled.h",
             "site_report.cc",
             "site_report.h",
             "sites.cc",
@@ -114,6 +118,7 @@ def _stage_library(name, stage, defines):
         local_defines = defines,
         deps = [
             "//hakmem/core",
+            "//hakmem/core:unwind",
             "//hakmem/l2:l2_" + l2,
             "//hakmem/l25:l25_" + l25,
             "//hakmem/tiny:tiny_" + tiny,

@@ -5,12 +5,16 @@
 
 #include "hakmem/core/report.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/profile_output.h"
 
 namespace hakmem::heap {
 namespace {
 
 // Looks for the slot of a pair, or makes it; null where this thread has none.
+// Samples have none: each stands for many blocks, and a profile is written from
+// the cells alone.
 SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
+  if (IsStack(*site)) return nullptr;
   SiteCache& cache = thread_cache.site_cache();
   SiteSlot* const slot = cache.Find(*site, twin);
   return slot != nullptr ? slot
@@ -66,16 +70,29 @@ uint32_t SiteOfId(uintptr_t id) {
 uint32_t Mark() {
   if (thread_cache.mark() == ThreadCache::kMarkNotKnown) {
     arena.EnsureReady();
-    thread_cache.SetMark(arena.options().sites == kSitesByCaller
-                             ? ThreadCache::kByCaller
-                             : ThreadCache::kNotMarked);
+    const Options& options = arena.options();
+    const uint64_t interval = SampleInterval(options);
+    if (options.sites == kSitesByCaller) {
+      thread_cache.SetMark(ThreadCache::kByCaller);
+    } else if (interval != 0) {
+      // Threads in the order in which they come here have the same samples
+      // every time.
+      static constinit std::atomic<uint64_t> threads{0};
+      thread_cache.sampler().Start(
+          interval, threads.fetch_add(1, std::memory_order_relaxed));
+      thread_cache.SetMark(ThreadCache::kBySample);
+    } else {
+      thread_cache.SetMark(ThreadCache::kNotMarked);
+    }
   }
   return thread_cache.mark();
 }
 
 uint32_t MarkedSite(const void* caller) {
   const uint32_t mark = Mark();
-  if (mark == ThreadCache::kNotMarked) return kNoSite;
+  if (mark == ThreadCache::kNotMarked || mark == ThreadCache::kBySample) {
+    return kNoSite;
+  }
   if (mark != ThreadCache::kByCaller) return mark;
   return thread_cache.site_cache().Find(SiteKind::kCaller,
                                         reinterpret_cast<uintptr_t>(caller),
@@ -164,6 +181,11 @@ uint32_t SiteOfBlock(const void* block) {
                         : SiteOf(tag->load(std::memory_order_relaxed));
 }
 static_assert(SiteOf(kNoTag) == kNoSite);
+
+bool IsStack(uint32_t site) {
+  return site != kNoSite && SiteTable::Record(site).kind.load(
+                                std::memory_order_relaxed) == SiteKind::kStack;
+}
 
 void MoveToSite(void* block, uint32_t site) {
   if (SiteOfBlock(block) == site) return;

@@ -25,7 +25,8 @@ uint32_t SiteOfId(uintptr_t id);
 uint32_t Mark();
 
 // The site that the plain allocation of `caller` on this thread belongs to, by
-// its scope or by HAKMEM_SITES; kNoSite for none.
+// its scope or by HAKMEM_SITES; kNoSite for none. Not for samples: see
+// SampledSite().
 uint32_t MarkedSite(const void* caller);
 
 // As AllocateAligned(), for a site. `*zeroed`, unless null, says whether the
@@ -48,6 +49,9 @@ void CountLargeResize(void* block, size_t old_bytes);
 
 // The site of a block that the caller has; kNoSite when it is not tracked.
 uint32_t SiteOfBlock(const void* block);
+
+// Whether a site is a sampled stack.
+bool IsStack(uint32_t site);
 
 // Moves a tracked block to another site; nothing else of it changes.
 void MoveToSite(void* block, uint32_t site);

@@ -30,7 +30,8 @@ const OptionInfo* FindOption(absl::string_view name) {
 }
 
 std::string SwitchedOn(const OptionInfo& option) {
-  if (option.words.size() == 2) return std::string(option.words[1]);
+  if (option.words.size() == 2 && !option.numbers_too)
+    return std::string(option.words[1]);
   return option.words.empty() && option.least == 0 && option.most == 1 ? "1"
                                                                        : "";
 }
@@ -41,6 +42,9 @@ std::string FormatValues(const OptionInfo& option) {
                         FormatValue(option.most));
   }
   std::vector<std::string> words(option.words.begin(), option.words.end());
+  if (option.numbers_too) {
+    words.push_back(absl::StrCat("a number to ", FormatValue(option.most)));
+  }
   if (option.path != nullptr) words.push_back("a path");
   const std::string last = words.back();
   words.pop_back();
