@@ -2,13 +2,13 @@
 
 #include <elf.h>
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <string_view>
 
+#include "hakmem/core/os.h"
 #include "hakmem/core/readable_memory.h"
 
 namespace hakmem {
@@ -126,12 +126,13 @@ class Fields {
 int CodeMaps::Read() {
   count_ = name_bytes_ = 0;
   head_ = 0;
-  const int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+  const int fd = os::OpenFile("/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return errno;
   int error = 0;
   size_t used = 0;
   for (;;) {
-    const ssize_t n = read(fd, text_.data() + used, text_.size() - used);
+    const ptrdiff_t n =
+        os::ReadFile(fd, text_.data() + used, text_.size() - used);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) error = errno;
     if (n <= 0) break;
@@ -147,7 +148,7 @@ int CodeMaps::Read() {
     std::memmove(text_.data(), text_.data() + begin, used - begin);
     used -= begin;
   }
-  close(fd);
+  os::CloseFile(fd);
   return error;
 }
 

@@ -1,12 +1,13 @@
 #include "hakmem/core/gzip_file.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
+
+#include "hakmem/core/os.h"
 
 namespace hakmem {
 namespace {
@@ -27,11 +28,12 @@ constexpr std::array<uint32_t, 256> kSums = [] {
 }  // namespace
 
 GzipFile::~GzipFile() {
-  if (fd_ >= 0) close(fd_);
+  if (fd_ >= 0) os::CloseFile(fd_);
 }
 
 int GzipFile::Open(const char* path) {
-  fd_ = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY, 0644);
+  fd_ = os::OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY,
+                     0644);
   if (fd_ < 0) return errno;
   // Deflate; no name, no time; made on Unix.
   constexpr unsigned char kFileHead[] = {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3};
@@ -65,7 +67,7 @@ int GzipFile::Close() {
   Write(tail, sizeof(tail));
   const int fd = fd_;
   fd_ = -1;
-  if (close(fd) != 0 && error_ == 0 && errno != EINTR) error_ = errno;
+  if (os::CloseFile(fd) != 0 && error_ == 0 && errno != EINTR) error_ = errno;
   return error_;
 }
 
@@ -84,7 +86,7 @@ void GzipFile::Flush(bool last) {
 void GzipFile::Write(const void* bytes, size_t size) {
   const auto* from = static_cast<const char*>(bytes);
   while (size != 0 && error_ == 0) {
-    const ssize_t n = write(fd_, from, size);
+    const ptrdiff_t n = os::WriteFile(fd_, from, size);
     if (n > 0) {
       from += n;
       size -= static_cast<size_t>(n);

@@ -64,7 +64,8 @@ struct alignas(256) ObservedSite {
   uint64_t file;                     // offset in names: source file; for a
                                      // caller the module; 0: unknown
   uint64_t label;                    // offset in names, or 0 for none
-  uint64_t module_offset;            // caller: address within the module's file
+  uint64_t module_offset;            // caller: address within the module's file;
+                                     // stack: mean distance of its samples
   std::atomic<uint32_t> first_cell;  // index + 1; 0 while it has none
   uint32_t next;                     // hakmem's own
   uint64_t frames;                   // stack: index of the first in frames

@@ -1,9 +1,12 @@
 #include "hakmem/core/os.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
+#include <unistd.h>
 #include <valgrind/helgrind.h>
 
 #include <cerrno>
@@ -65,6 +68,20 @@ void* Remap(void* start, size_t bytes, size_t new_bytes) {
   void* const moved = mremap(start, bytes, new_bytes, MREMAP_MAYMOVE);
   return moved == MAP_FAILED ? nullptr : moved;
 }
+
+int OpenFile(const char* path, int flags, int mode) {
+  return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+}
+
+ptrdiff_t ReadFile(int fd, void* bytes, size_t size) {
+  return syscall(SYS_read, fd, bytes, size);
+}
+
+ptrdiff_t WriteFile(int fd, const void* bytes, size_t size) {
+  return syscall(SYS_write, fd, bytes, size);
+}
+
+int CloseFile(int fd) { return static_cast<int>(syscall(SYS_close, fd)); }
 
 int64_t CoarseMilliseconds() {
   struct timespec now;

@@ -52,6 +52,13 @@ void Unmap(void* start, size_t bytes);
 // read as zero. Null, and nothing changed, when the system refuses.
 void* Remap(void* start, size_t bytes, size_t new_bytes);
 
+// open(2), read(2), write(2) and close(2), which are no points where a thread
+// may be cancelled here: malloc is none either. They set errno.
+int OpenFile(const char* path, int flags, int mode);
+ptrdiff_t ReadFile(int fd, void* bytes, size_t size);
+ptrdiff_t WriteFile(int fd, const void* bytes, size_t size);
+int CloseFile(int fd);
+
 // Milliseconds since some moment, by a clock that costs no system call and may
 // be some of them late.
 int64_t CoarseMilliseconds();

@@ -178,6 +178,7 @@ void ProfileFile::WriteSamples() {
 
 Figures ProfileFile::FiguresOf(const ObservedSite& site) const {
   Figures sum;
+  const auto interval = static_cast<double>(site.module_offset);
   uint32_t index = site.first_cell.load(std::memory_order_acquire);
   while (index != 0) {
     const auto& cell = *ElementAt<ObservedCell>(observed_.cells, index - 1);
@@ -196,7 +197,7 @@ Figures ProfileFile::FiguresOf(const ObservedSite& site) const {
       const double each = cell.block_bytes != 0
                               ? cell.block_bytes
                               : static_cast<double>(large_bytes) / count;
-      const double scaled = count / SampleProbability(each, interval_);
+      const double scaled = count / SampleProbability(each, interval);
       *objects += scaled;
       *bytes += scaled * each;
     };

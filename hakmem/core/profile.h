@@ -20,9 +20,10 @@ double SampleProbability(double bytes, double interval);
 // Writes the stacks among the sites of `observed` as a gzipped profile.proto
 // (https://github.com/google/pprof/blob/main/proto/profile.proto), with the
 // sample types alloc_objects, alloc_space, inuse_objects and inuse_space:
-// counts of samples scaled up as above. `interval` is what they were taken
-// with. Functions have no names in it; addresses, mappings and build ids are
-// what pprof finds them by.
+// counts of samples scaled up as above, each by the interval that
+// its site has. `interval` is what they are all meant to be taken at. Functions
+// have no names in it; addresses, mappings and build ids are what pprof finds
+// them by.
 //
 // Bytes are those of blocks: requests as they were rounded up.
 //

@@ -42,6 +42,7 @@ int main(int argc, char** argv) {
     hakmem::ObservedSite& site = sites[i + 1];
     site.kind = hakmem::SiteKind::kStack;
     site.frames = i * depth;
+    site.module_offset = kInterval;
     site.frame_count = static_cast<uint32_t>(depth);
     site.first_cell = static_cast<uint32_t>(2 * i + 1);
     for (size_t j = 0; j < depth; ++j) {

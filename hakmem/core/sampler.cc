@@ -2,8 +2,18 @@
 
 #include <bit>
 
+#include "hakmem/core/os.h"
+
 namespace hakmem {
 namespace {
+
+// The interval doubles when this many samples took less than the first of these
+// milliseconds, so at some 4000 a second, and is halved again when they took
+// more than the other.
+constexpr uint32_t kWindow = 64;
+constexpr uint32_t kShortWindow = 16;
+constexpr uint32_t kLongWindow = 128;
+constexpr uint8_t kMostDoublings = 16;
 
 // The natural logarithm of a number above 0 that is not denormal, to within
 // 1e-8. The C library's is in a library of its own.
@@ -27,27 +37,51 @@ double Logarithm(double x) {
 
 }  // namespace
 
-void Sampler::Start(uint64_t interval, uint64_t seed) {
+void Sampler::Start(uint64_t interval, bool adapts, uint64_t seed) {
   // Neighbouring seeds are to begin far apart (splitmix64: Steele, Lea & Flood,
   // OOPSLA 2014).
   uint64_t mix = seed + 0x9E3779B97F4A7C15u;
   mix = (mix ^ mix >> 30) * 0xBF58476D1CE4E5B9u;
   mix = (mix ^ mix >> 27) * 0x94D049BB133111EBu;
   random_ = (mix ^ mix >> 31) | 1;
-  interval_ = static_cast<double>(interval);
-  until_bytes_ = Draw();
-  for (SizeClass c = 1; c <= kLastTinyClass; ++c) PassSample(c);
+  interval_ = interval;
+  adapts_ = adapts;
+  for (uint32_t part = 0; part < kParts; ++part) {
+    const bool small = part != kLargePart && part <= kLastTinyClass;
+    until_[part] = Draw(interval) / (small ? ClassSize(part) : 1);
+  }
+}
+
+uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {
+  const uint64_t taken_at = IntervalOf(part);
+  if (adapts_) Adapt(rates_[part]);
+  until_[part] = Draw(IntervalOf(part)) / unit;
+  return taken_at;
+}
+
+void Sampler::Adapt(Rate& rate) {
+  if (++rate.samples < kWindow) return;
+  const auto now = static_cast<uint32_t>(os::CoarseMilliseconds());
+  const uint32_t elapsed = now - rate.since;
+  rate.since = now;
+  rate.samples = 0;
+  if (elapsed < kShortWindow) {
+    if (rate.doublings < kMostDoublings) ++rate.doublings;
+  } else if (elapsed > kLongWindow && rate.doublings != 0) {
+    --rate.doublings;
+  }
 }
 
 // By inversion, of a number from xorshift64* (Vigna, ACM TOMS 2016).
-uint64_t Sampler::Draw() {
+uint64_t Sampler::Draw(uint64_t interval) {
   random_ ^= random_ >> 12;
   random_ ^= random_ << 25;
   random_ ^= random_ >> 27;
   const uint64_t number = random_ * 0x2545F4914F6CDD1Du;
   // In (0, 1].
   const double uniform = (static_cast<double>(number >> 11) + 1) * 0x1p-53;
-  return static_cast<uint64_t>(-Logarithm(uniform) * interval_);
+  return static_cast<uint64_t>(-Logarithm(uniform) *
+                               static_cast<double>(interval));
 }
 
 }  // namespace hakmem

@@ -16,57 +16,84 @@ namespace hakmem {
 // with probability 1 - exp(-bytes / interval), whatever was before it, and
 // dividing by that gives what there was (SampleProbability() in profile.h).
 //
-// The process forgets where it was. So each of the small classes can have a
-// countdown of its own, in blocks, and all of them together are one process
-// over all bytes: a bin may serve so many blocks without being asked.
+// The process forgets where it was. So the stream can be divided, and each part
+// have a countdown of its own: each small class, in blocks, so that so many can
+// be served without asking; and the sizes of either other pool, and the large
+// ones, in bytes.
+//
+// A part may also have an interval of its own. In a thread that adapts it
+// doubles while there are more than some thousand samples a second, so that a
+// program which allocates much of a size, and frees it at once, pays for few of
+// them; every sample comes with the interval that it was taken at.
 //
 // Thread safety: belongs to its thread.
 class Sampler {
  public:
   constexpr Sampler() = default;
 
-  // Begins, with samples `interval` bytes apart on average. The same seed gives
-  // the same samples.
-  void Start(uint64_t interval, uint64_t seed);
+  // Begins, with samples `interval` bytes apart on average, or more if it
+  // `adapts`. The same seed gives the same samples as long as it does not.
+  void Start(uint64_t interval, bool adapts, uint64_t seed);
 
-  bool started() const { return random_ != 0; }
-
-  // Whether a block of `bytes` bytes is a sample. For all but the small
-  // classes.
-  bool Takes(uint64_t bytes) {
-    if (bytes <= until_bytes_) {
-      until_bytes_ -= bytes;
-      return false;
+  // Whether a block of `bytes` bytes that is of no small class is a sample:
+  // then the interval, else 0. `size_class` may be kNoClass.
+  uint64_t Take(SizeClass size_class, uint64_t bytes) {
+    uint64_t& until = until_[PartOf(size_class)];
+    if (bytes <= until) {
+      until -= bytes;
+      return 0;
     }
-    until_bytes_ = Draw();
-    return true;
+    return TakeSample(PartOf(size_class), 1);
   }
 
   // How many blocks of a class, at most kLastTinyClass, come before the next
   // sample: 0 when the next block is one.
   uint64_t BlocksUntil(SizeClass size_class) const {
-    return until_blocks_[size_class];
+    return until_[size_class];
   }
-  // So many of them came, or the sample did.
+  // So many of them came, or did not after all.
   void Pass(SizeClass size_class, uint64_t blocks) {
-    until_blocks_[size_class] -= blocks;
+    until_[size_class] -= blocks;
   }
-  // They were not allocated after all.
   void TakeBack(SizeClass size_class, uint64_t blocks) {
-    until_blocks_[size_class] += blocks;
+    until_[size_class] += blocks;
   }
-  void PassSample(SizeClass size_class) {
-    until_blocks_[size_class] = Draw() / ClassSize(size_class);
+  // The sample came: returns its interval.
+  uint64_t TakeSmall(SizeClass size_class) {
+    return TakeSample(size_class, ClassSize(size_class));
   }
 
  private:
-  // A distance in bytes.
-  uint64_t Draw();
+  // The small classes by their numbers, and behind them the others.
+  static constexpr uint32_t kL2Part = kLastTinyClass + 1;
+  static constexpr uint32_t kL25Part = kL2Part + 1;
+  static constexpr uint32_t kParts = kL25Part + 1;
+  static constexpr uint32_t kLargePart = kNoClass;
 
-  uint64_t random_ = 0;  // never 0 once it has begun
-  double interval_ = 0;
-  uint64_t until_bytes_ = 0;
-  std::array<uint64_t, kLastTinyClass + 1> until_blocks_{};
+  struct Rate {
+    uint8_t doublings = 0;  // of the interval
+    uint8_t samples = 0;    // since
+    uint32_t since = 0;     // milliseconds
+  };
+
+  static constexpr uint32_t PartOf(SizeClass size_class) {
+    if (size_class <= kLastTinyClass) return size_class;
+    return size_class <= kLastL2Class ? kL2Part : kL25Part;
+  }
+
+  uint64_t IntervalOf(uint32_t part) const {
+    return interval_ << rates_[part].doublings;
+  }
+  uint64_t TakeSample(uint32_t part, uint64_t unit);
+  void Adapt(Rate& rate);
+  uint64_t Draw(uint64_t interval);
+
+  uint64_t random_ = 0;
+  uint64_t interval_ = 0;
+  bool adapts_ = false;
+  // Blocks of small classes, bytes of the others.
+  std::array<uint64_t, kParts> until_{};
+  std::array<Rate, kParts> rates_;
 };
 
 }  // namespace hakmem

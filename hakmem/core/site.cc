@@ -7,7 +7,8 @@
 #include "hakmem/core/os.h"
 #include "hakmem/core/report.h"
 
-constinit hakmem::Observed hak_observed __attribute__((visibility("default"))){};
+constinit hakmem::Observed hak_observed
+    __attribute__((visibility("default"))){};
 
 namespace hakmem {
 
@@ -258,13 +259,15 @@ uint32_t SiteTable::Find(SiteKind kind, uint64_t id) {
   return site != kNoSite ? site : Add(kind, HashOf(kind, id), made);
 }
 
-uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count) {
+uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
+                          uint64_t interval) {
   if (!EnsureReady()) return kNoSite;
-  uint64_t hash = frame_count;
+  uint64_t hash = Mix(interval) + frame_count;
   for (uint32_t i = 0; i < frame_count; ++i) hash = Mix(hash + frames[i]);
   const auto same = [=](const ObservedSite& record) {
     return record.kind.load(std::memory_order_relaxed) == SiteKind::kStack &&
            record.frame_count == frame_count &&
+           record.module_offset == interval &&
            std::equal(frames, frames + frame_count,
                       reinterpret_cast<const uint64_t*>(
                           hak_observed.frames.address.load(
@@ -277,7 +280,10 @@ uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count) {
   site = LookUp(hash, same);
   if (site != kNoSite) return site;
   return Add(SiteKind::kStack, hash,
-             {.id = hash, .frames = frames, .frame_count = frame_count});
+             {.id = hash,
+              .module_offset = interval,
+              .frames = frames,
+              .frame_count = frame_count});
 }
 
 // Puts a cell in front of its site's; the number of cells when there is no

@@ -95,6 +95,10 @@ constexpr uint32_t StockCapacity(SizeClass size_class) {
 }
 static_assert(StockCapacity(kLastTinyClass) > 1);
 
+// A program may go round with a few blocks, and fill stocks with these few. The
+// stock gets more of them after so many times.
+constexpr uint32_t kShortFills = 16;
+
 }  // namespace
 
 void CacheCounters::AddTo(CacheCounters& sum) const {
@@ -185,12 +189,26 @@ uint32_t ThreadCache::FillStock(SizeClass size_class, uint64_t most) {
     own.store(magazine, std::memory_order_relaxed);
   }
   const auto there = static_cast<uint64_t>(top - from->slots);
-  const auto count =
+  auto count =
       static_cast<uint32_t>(std::min({most, there, uint64_t{capacity}}));
+  if (count == 0) return 0;
   std::memcpy(magazine->slots, top - count, count * sizeof(void*));
   // A block is in one place at most: invariant 3.
   std::atomic_thread_fence(std::memory_order_release);
   top_[size_class] = top - count;
+  if (count < capacity / 2 && count < most &&
+      ++stocks_[size_class].short_fills == kShortFills) {
+    stocks_[size_class].short_fills = 0;
+    const auto wanted =
+        static_cast<uint32_t>(std::min(most, uint64_t{capacity}));
+    // A pool's lock may allocate: that call is not to find a stock half done.
+    state_ = State::kBusy;
+    count +=
+        PoolOf(size_class)
+            ->backend()
+            .AllocateBatch(size_class, magazine->slots + count, wanted - count);
+    state_ = State::kActive;
+  }
   std::atomic_thread_fence(std::memory_order_release);
   top_[StockOf(size_class)] = magazine->slots + count;
   return count;

@@ -282,6 +282,7 @@ class ThreadCache {
   struct Stock {
     std::atomic<Magazine*> magazine{nullptr};
     void** last_top = nullptr;
+    uint32_t short_fills = 0;  // since it was last topped up
   };
 
   void FlushStock(SizeClass size_class);

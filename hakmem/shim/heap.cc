@@ -30,6 +30,12 @@ void* AllocateFromClass(SizeClass size_class) {
   return l25_pool.Allocate(thread_cache, size_class);
 }
 
+LockedPool& BackendOf(SizeClass size_class) {
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass) return tiny_pool.backend();
+  return plain <= kLastL2Class ? l2_pool.backend() : l25_pool.backend();
+}
+
 void FreeToPool(SizeClass size_class, void* block) {
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass) {

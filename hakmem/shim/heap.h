@@ -107,6 +107,8 @@ void* AllocateFromClass(SizeClass size_class);
 // A block of any size where no pool could serve it, with errno ENOMEM if null.
 void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
                    bool* zeroed, Tag tag);
+// The locked pool of a class.
+LockedPool& BackendOf(SizeClass size_class);
 // Gives a block whose bin is full to its pool.
 void FreeToPool(SizeClass size_class, void* block);
 // Brings all memory that only waits for reuse back to the arena.

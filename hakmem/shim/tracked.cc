@@ -79,7 +79,8 @@ uint32_t Mark() {
       // every time.
       static constinit std::atomic<uint64_t> threads{0};
       thread_cache.sampler().Start(
-          interval, threads.fetch_add(1, std::memory_order_relaxed));
+          interval, options.sample_bytes == 0,
+          threads.fetch_add(1, std::memory_order_relaxed));
       thread_cache.SetMark(ThreadCache::kBySample);
     } else {
       thread_cache.SetMark(ThreadCache::kNotMarked);
@@ -105,11 +106,18 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   const SizeClass size_class = ClassFor(size, alignment);
   if (size_class != kNoClass) {
     const SizeClass twin = TwinOf(size_class);
-    void* block = AllocateFromClass(twin);
+    // A sample is one block of its size among thousands, and not worth a bin of
+    // a thread's own.
+    const bool is_sample = IsStack(site);
+    const auto allocate = [=] {
+      return is_sample ? BackendOf(twin).Allocate(twin)
+                       : AllocateFromClass(twin);
+    };
+    void* block = allocate();
     if (block == nullptr) {
       const ErrnoKeeper keeper;
       Reclaim();
-      block = AllocateFromClass(twin);
+      block = allocate();
     }
     if (block != nullptr) {
       TrackBlock(block, twin, site);
@@ -147,7 +155,11 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   const Tag was = tag->exchange(kNoTag, std::memory_order_relaxed);
   if (was == kNoTag) Die("double free of the block", block);
   UntrackBlock(twin, was);
-  if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+  if (IsStack(SiteOf(was))) {
+    BackendOf(twin).Free(twin, block);
+  } else if (!thread_cache.Push(twin, block)) {
+    FreeToPool(twin, block);
+  }
 }
 
 void CountLargeFree(FreedLarge freed) {
