@@ -130,11 +130,13 @@ class Arena {
                       : static_cast<Span*>(metadata_.FromIndex(index));
   }
 
-  // SpanOf() for a block that the caller has.
+  // SpanOf() for a block that the caller has, and by its granule.
   Span* SpanOfLive(const void* block) const {
-    const size_t granule =
+    return SpanOfLiveGranule(
         static_cast<size_t>(static_cast<const char*>(block) - base_) >>
-        kGranuleShift;
+        kGranuleShift);
+  }
+  Span* SpanOfLiveGranule(size_t granule) const {
     return static_cast<Span*>(metadata_.FromIndex(
         span_map_[granule].load(std::memory_order_relaxed)));
   }

@@ -38,11 +38,12 @@ void ForEachTag(Span* span, Fn fn) {
 
 void MarkIfOld(std::atomic<Tag>& tag, uint32_t clock, uint32_t elapsed) {
   Tag now = tag.load(std::memory_order_relaxed);
-  if (now == kNoTag || (now & kTickMask) == 0) return;
+  if (now == kNoTag || (now & kTickMask) <= kOldBirth) return;
   const uint32_t age = (clock - (now & kTickMask)) >> kSiteBits;
   if (age + elapsed < kOldAge) return;
   // Fails where the block has just been freed, which is as well.
-  tag.compare_exchange_strong(now, SiteOf(now), std::memory_order_relaxed);
+  tag.compare_exchange_strong(now, SiteOf(now) | kOldBirth,
+                              std::memory_order_relaxed);
 }
 
 void TagClock::Advance() {

@@ -3,9 +3,8 @@
 // the block belongs to, and when it was born.
 //
 // Births are kept in ticks of 16 ms, of which a tag holds the lowest 15 bits:
-// so far it reaches back as 2^15 ticks, nine minutes. Long before that the
-// sweep comes by and marks the block as old, after which its age is no longer
-// asked.
+// it reaches back 2^15 ticks, nine minutes. Long before that the sweep comes by
+// and marks the block as old. Not every block has a birth (see site_cache.h).
 
 #ifndef HAKMEM_CORE_TAG_H_
 #define HAKMEM_CORE_TAG_H_
@@ -24,8 +23,8 @@ namespace hakmem {
 
 struct Span;
 
-// The index of a site below, the tick of birth above: 1 to 32767, or 0 for an
-// old block.
+// The index of a site below, the tick of birth above: 2 to 32767, 1 for an old
+// block, or 0 where no birth was noted.
 using Tag = uint32_t;
 
 inline constexpr int kSiteBits = 17;
@@ -44,33 +43,38 @@ inline constexpr uint32_t kSweepPeriod = kOldAge / 2;
 
 constexpr uint32_t SiteOf(Tag tag) { return tag & kSiteMask; }
 
-// A tick as a tag has it; the one in 2^15 that would be 0 is taken for the
-// next.
+inline constexpr uint32_t kOldBirth = 1u << kSiteBits;
+
+constexpr bool HasBirth(Tag tag) { return (tag & kTickMask) != 0; }
+
+// A tick as a tag has it; of 2^15 the two that would be 0 and 1 are taken for
+// the next.
 constexpr uint32_t TickBits(uint64_t tick) {
-  const auto low = static_cast<uint32_t>(tick) << kSiteBits;
-  return low != 0 ? low : 1u << kSiteBits;
+  return std::max(static_cast<uint32_t>(tick) << kSiteBits, 2 * kOldBirth);
 }
 
-// Which of kAgeBuckets a block with this tag is in at `now`, as TickBits().
+// Which of kAgeBuckets a block with this tag, which has a birth, is in at
+// `now`, as TickBits().
 constexpr uint32_t AgeBucket(Tag tag, uint32_t now) {
   const uint32_t birth = tag & kTickMask;
   const uint32_t age =
-      birth != 0 ? (now - birth) >> kSiteBits : uint32_t{kOldAge};
+      birth != kOldBirth ? (now - birth) >> kSiteBits : uint32_t{kOldAge};
   return static_cast<uint32_t>(std::bit_width(age) + 1) / 2;
 }
 
 static_assert(AgeBucket(TickBits(70), TickBits(70)) == 0);
 static_assert(AgeBucket(TickBits(70), TickBits(73)) == 1);
 static_assert(AgeBucket(TickBits(70), TickBits(74)) == 2);
-static_assert(AgeBucket(5, TickBits(9)) == kAgeBuckets - 1);
-static_assert(AgeBucket(TickBits(1), TickBits(kOldAge + 1)) == kAgeBuckets - 1);
+static_assert(AgeBucket(5 | kOldBirth, TickBits(9)) == kAgeBuckets - 1);
+static_assert(AgeBucket(TickBits(2), TickBits(kOldAge + 2)) == kAgeBuckets - 1);
 
 // The clock and the sweep. A call that tracks takes the time from here, and now
 // and then it lets the clock go on.
 //
 // Thread safety: every function may be called from any thread. Invariants:
 //  1. now() never goes back.
-//  2. Every tag that is not old was born less than 2^15 ticks before now().
+//  2. Every birth in a tag, of one that is not old, was less than 2^15 ticks
+//     before now().
 class TagClock {
  public:
   constexpr TagClock() = default;
@@ -96,7 +100,7 @@ class TagClock {
   }
 
  private:
-  alignas(64) std::atomic<uint32_t> now_{1u << kSiteBits};
+  alignas(64) std::atomic<uint32_t> now_{2 * kOldBirth};
   std::atomic<bool> advancing_{false};
   // For whoever has set advancing_.
   uint64_t swept_tick_ = 0;  // when the last sweep began

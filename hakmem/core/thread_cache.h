@@ -190,11 +190,6 @@ class ThreadCache {
   // who free at once, and the others would never be seen there.
   uint32_t FillStock(SizeClass size_class, uint64_t most);
 
-  // Whether Push() of a block of this class would take it.
-  bool HasRoom(SizeClass size_class) const {
-    return top_[size_class] != limit_[size_class];
-  }
-
   // This thread's copy of the arena's view: see view_.
   const ArenaView& view() const { return view_; }
 

@@ -51,6 +51,7 @@ void FreeToPool(SizeClass size_class, void* block) {
 // magazines that are empty by then back to the metadata, which slabs need as
 // well.
 void Reclaim() {
+  thread_cache.site_cache().ReturnBlocks();
   thread_cache.FlushBins();
   const auto reclaim = [](auto& pool) {
     pool.DrainDepots();
@@ -160,9 +161,10 @@ namespace {
 }  // namespace
 
 [[gnu::noinline]] void FreeSlow(void* block) {
+  if (FreeTiny(block)) return;
   if (block == nullptr) return;
   const SizeClass size_class = arena.ClassOf(block);
-  if (IsTwin(size_class)) return FreeTwin(block, size_class);
+  if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
   FreePlainSlow(block, size_class);
 }
 
