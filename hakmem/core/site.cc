@@ -195,7 +195,7 @@ uint32_t SiteTable::Add(SiteKind kind, uint64_t hash, const NewSite& site) {
   const auto index =
       static_cast<uint32_t>(sites.count.load(std::memory_order_relaxed));
   ObservedSite& record = Record(index);
-  record.id = site.id != 0 ? site.id : IdOf(index);
+  record.id = kind == SiteKind::kPlace ? IdOf(index) : site.id;
   record.kind.store(kind, std::memory_order_relaxed);
   record.line = site.line;
   if (site.file != nullptr) record.file = AddFile(site.file);

@@ -113,7 +113,7 @@ class SiteTable {
  private:
   // What a new record has beside its kind.
   struct NewSite {
-    uint64_t id = 0;  // 0: the record's address
+    uint64_t id = 0;  // but for a place
     const char* file = nullptr;
     uint32_t line = 0;
     const char* label = nullptr;

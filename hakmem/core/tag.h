@@ -15,13 +15,9 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "absl/base/thread_annotations.h"
-#include "hakmem/core/mutex.h"
 #include "hakmem/core/observed.h"
 
 namespace hakmem {
-
-struct Span;
 
 // The index of a site below, the tick of birth above: 2 to 32767, 1 for an old
 // block, or 0 where no birth was noted.
@@ -100,54 +96,23 @@ class TagClock {
   }
 
  private:
+  bool Sweep(uint32_t elapsed, uint32_t granules);
+
   alignas(64) std::atomic<uint32_t> now_{2 * kOldBirth};
   std::atomic<bool> advancing_{false};
   // For whoever has set advancing_.
   uint64_t swept_tick_ = 0;  // when the last sweep began
   bool sweeping_ = false;
+  uint32_t cursor_ = 0;  // granule where the sweep goes on
 };
 
 extern constinit TagClock tag_clock;
 
-// What holds tagged blocks, a slab or a large block's span, is in one list, by
-// which the sweep finds it.
-struct TagNode {
-  TagNode* next;
-  TagNode* previous;
-  Span* span;
-};
-
-// Thread safety: every function may be called from any thread; the lock comes
-// after those of the pools and before no other.
-class TagList {
- public:
-  constexpr TagList() = default;
-
-  void Add(TagNode* node, Span* span) ABSL_LOCKS_EXCLUDED(mu_);
-  // Before anything of the span is given back.
-  void Remove(TagNode* node) ABSL_LOCKS_EXCLUDED(mu_);
-
-  // Calls fn(context, tag, bytes) for every tracked block in a slab or a span.
-  // Blocks come and go meanwhile.
-  void ForEachBlock(void (*fn)(void* context, Tag tag, uint64_t bytes),
-                    void* context) ABSL_LOCKS_EXCLUDED(mu_);
-
-  // Marks blocks as old, of `spans` spans from where the last call stopped, or
-  // from the first; true when it has come to the end. See MarkIfOld().
-  bool Sweep(uint32_t clock, uint32_t elapsed, size_t spans)
-      ABSL_LOCKS_EXCLUDED(mu_);
-
-  size_t count() const { return count_.load(std::memory_order_relaxed); }
-  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
-
- private:
-  Mutex mu_{Mutex::Locking::kInner};
-  TagNode* first_ ABSL_GUARDED_BY(mu_) = nullptr;
-  TagNode* cursor_ ABSL_GUARDED_BY(mu_) = nullptr;
-  std::atomic<size_t> count_{0};
-};
-
-extern constinit TagList tag_list;
+// Calls fn(context, tag, bytes) for every tracked block in the arena, `bytes`
+// of which it takes. Blocks come and go meanwhile; the arena is locked for
+// short times.
+void ForEachTaggedBlock(void (*fn)(void* context, Tag tag, uint64_t bytes),
+                        void* context);
 
 // Marks the block of `tag` as old if it is, `elapsed` ticks after `clock`.
 void MarkIfOld(std::atomic<Tag>& tag, uint32_t clock, uint32_t elapsed);

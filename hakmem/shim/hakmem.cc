@@ -24,6 +24,7 @@ namespace {
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
   hakmem::ReportAtExit();
+  heap::ShowHeap();
   hakmem::PrepareProfiles();
 }
 

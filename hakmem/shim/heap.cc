@@ -291,6 +291,15 @@ size_t FreeBlockBytes() {
 
 const char* StageName() { return kStageName; }
 
+void ShowHeap() {
+  std::strncpy(hak_observed.stage, kStageName, sizeof(hak_observed.stage) - 1);
+  hak_observed.version = kObservedVersion;
+  hak_observed.bytes = sizeof(hak_observed);
+  hak_observed.tick_milliseconds = kTickMilliseconds;
+  hak_observed.age_buckets = kAgeBuckets;
+  hak_observed.magic.store(kObservedMagic, std::memory_order_release);
+}
+
 namespace {
 
 // All locks, in the one order in which more than one may be held.
@@ -300,7 +309,6 @@ void ForEachMutex(Fn fn) {
   fn(tiny_pool.backend().mutex());
   fn(l2_pool.backend().mutex());
   fn(l25_pool.backend().mutex());
-  fn(tag_list.mutex());
   fn(arena.mutex());
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());

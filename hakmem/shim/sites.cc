@@ -159,7 +159,7 @@ HAKMEM_EXPORT int64_t hak_sites_check(void) {
     static_cast<int64_t*>(context)[SiteOf(tag)] +=
         static_cast<int64_t>(block_bytes);
   };
-  tag_list.ForEachBlock(add, live);
+  ForEachTaggedBlock(add, live);
   direct_mappings.ForEachBlock(add, live);
   int64_t wrong = 0;
   for (uint32_t site = 0; site < sites; ++site) {
