@@ -1,5 +1,7 @@
 #include "hakmem/core/sampler.h"
 
+#include <array>
+#include <atomic>
 #include <bit>
 
 #include "hakmem/core/os.h"
@@ -8,12 +10,39 @@ namespace hakmem {
 namespace {
 
 // The interval doubles when this many samples took less than the first of these
-// milliseconds, so at some 4000 a second, and is halved again when they took
+// milliseconds, so at some 1000 a second, and is halved again when they took
 // more than the other.
-constexpr uint32_t kWindow = 64;
+constexpr uint32_t kWindow = 16;
 constexpr uint32_t kShortWindow = 16;
 constexpr uint32_t kLongWindow = 128;
 constexpr uint8_t kMostDoublings = 16;
+
+struct Rate {
+  std::atomic<uint8_t> doublings{0};
+  std::atomic<uint32_t> samples{0};  // since
+  std::atomic<uint32_t> since{0};    // milliseconds
+};
+
+// As many as a sampler has parts.
+constinit std::array<Rate, 24> rates;
+
+void Adapt(Rate& rate) {
+  if ((rate.samples.fetch_add(1, std::memory_order_relaxed) + 1) % kWindow !=
+      0) {
+    return;
+  }
+  const auto now = static_cast<uint32_t>(os::CoarseMilliseconds());
+  const uint32_t elapsed =
+      now - rate.since.exchange(now, std::memory_order_relaxed);
+  const uint8_t doublings = rate.doublings.load(std::memory_order_relaxed);
+  if (elapsed < kShortWindow) {
+    if (doublings < kMostDoublings) {
+      rate.doublings.store(doublings + 1, std::memory_order_relaxed);
+    }
+  } else if (elapsed > kLongWindow && doublings != 0) {
+    rate.doublings.store(doublings - 1, std::memory_order_relaxed);
+  }
+}
 
 // The natural logarithm of a number above 0 that is not denormal, to within
 // 1e-8. The C library's is in a library of its own.
@@ -48,28 +77,24 @@ void Sampler::Start(uint64_t interval, bool adapts, uint64_t seed) {
   adapts_ = adapts;
   for (uint32_t part = 0; part < kParts; ++part) {
     const bool small = part != kLargePart && part <= kLastTinyClass;
-    until_[part] = Draw(interval) / (small ? ClassSize(part) : 1);
+    Begin(part, small ? ClassSize(part) : 1);
   }
+}
+
+// Draws the next distance of a part, in units of so many bytes.
+void Sampler::Begin(uint32_t part, uint64_t unit) {
+  static_assert(kParts == rates.size());
+  if (adapts_) {
+    doublings_[part] = rates[part].doublings.load(std::memory_order_relaxed);
+  }
+  until_[part] = Draw(interval_ << doublings_[part]) / unit;
 }
 
 uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {
-  const uint64_t taken_at = IntervalOf(part);
-  if (adapts_) Adapt(rates_[part]);
-  until_[part] = Draw(IntervalOf(part)) / unit;
+  const uint64_t taken_at = interval_ << doublings_[part];
+  if (adapts_) Adapt(rates[part]);
+  Begin(part, unit);
   return taken_at;
-}
-
-void Sampler::Adapt(Rate& rate) {
-  if (++rate.samples < kWindow) return;
-  const auto now = static_cast<uint32_t>(os::CoarseMilliseconds());
-  const uint32_t elapsed = now - rate.since;
-  rate.since = now;
-  rate.samples = 0;
-  if (elapsed < kShortWindow) {
-    if (rate.doublings < kMostDoublings) ++rate.doublings;
-  } else if (elapsed > kLongWindow && rate.doublings != 0) {
-    --rate.doublings;
-  }
 }
 
 // By inversion, of a number from xorshift64* (Vigna, ACM TOMS 2016).

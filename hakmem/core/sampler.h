@@ -21,12 +21,14 @@ namespace hakmem {
 // be served without asking; and the sizes of either other pool, and the large
 // ones, in bytes.
 //
-// A part may also have an interval of its own. In a thread that adapts it
-// doubles while there are more than some thousand samples a second, so that a
-// program which allocates much of a size, and frees it at once, pays for few of
-// them; every sample comes with the interval that it was taken at.
+// A part may also have an interval of its own. Where samplers adapt it doubles
+// while all of them together take more than some thousand samples of the part a
+// second, so that a program which allocates much of a size, and frees it at
+// once, pays for few of them; every sample comes with the interval that it was
+// taken at.
 //
-// Thread safety: belongs to its thread.
+// Thread safety: belongs to its thread. What they have in common, how often the
+// intervals have doubled, is atomic.
 class Sampler {
  public:
   constexpr Sampler() = default;
@@ -70,22 +72,13 @@ class Sampler {
   static constexpr uint32_t kParts = kL25Part + 1;
   static constexpr uint32_t kLargePart = kNoClass;
 
-  struct Rate {
-    uint8_t doublings = 0;  // of the interval
-    uint8_t samples = 0;    // since
-    uint32_t since = 0;     // milliseconds
-  };
-
   static constexpr uint32_t PartOf(SizeClass size_class) {
     if (size_class <= kLastTinyClass) return size_class;
     return size_class <= kLastL2Class ? kL2Part : kL25Part;
   }
 
-  uint64_t IntervalOf(uint32_t part) const {
-    return interval_ << rates_[part].doublings;
-  }
   uint64_t TakeSample(uint32_t part, uint64_t unit);
-  void Adapt(Rate& rate);
+  void Begin(uint32_t part, uint64_t unit);
   uint64_t Draw(uint64_t interval);
 
   uint64_t random_ = 0;
@@ -93,7 +86,7 @@ class Sampler {
   bool adapts_ = false;
   // Blocks of small classes, bytes of the others.
   std::array<uint64_t, kParts> until_{};
-  std::array<Rate, kParts> rates_;
+  std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
 };
 
 }  // namespace hakmem
