@@ -29,6 +29,7 @@ struct Command {
 
 extern const Command kOptionsCommand;
 extern const Command kRunCommand;
+extern const Command kTopCommand;
 extern const Command kVersionCommand;
 
 }  // namespace hakmem::tools
