@@ -28,6 +28,8 @@ struct Command {
 };
 
 extern const Command kOptionsCommand;
+extern const Command kRecordCommand;
+extern const Command kReportCommand;
 extern const Command kRunCommand;
 extern const Command kTopCommand;
 extern const Command kVersionCommand;

@@ -58,6 +58,19 @@ absl::StatusOr<std::string> ReadWholeFile(const std::string& path) {
   }
 }
 
+absl::Status WriteWholeFile(const std::string& path, absl::string_view text) {
+  const int descriptor =
+      open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (descriptor < 0) return absl::ErrnoToStatus(errno, path);
+  absl::Status status = WriteAll(descriptor, text);
+  if (close(descriptor) != 0 && status.ok()) {
+    status = absl::ErrnoToStatus(errno, "cannot write");
+  }
+  if (status.ok()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(path, ": ", status.message()));
+}
+
 absl::Status WriteAll(int descriptor, absl::string_view text) {
   while (!text.empty()) {
     const ssize_t put = write(descriptor, text.data(), text.size());

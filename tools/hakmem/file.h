@@ -37,6 +37,10 @@ class File {
 // the path in front.
 absl::StatusOr<std::string> ReadWholeFile(const std::string& path);
 
+// Makes the file, or empties it, and writes `text`. The error has the path in
+// front.
+absl::Status WriteWholeFile(const std::string& path, absl::string_view text);
+
 // Writes all of `text` to a descriptor.
 absl::Status WriteAll(int descriptor, absl::string_view text);
 

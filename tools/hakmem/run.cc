@@ -1,13 +1,17 @@
 // hakmem run: starts a program with libhakmem.so preloaded.
 
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,10 +21,13 @@
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "hakmem/core/options.h"
+#include "tools/hakmem/child.h"
 #include "tools/hakmem/command.h"
+#include "tools/hakmem/format.h"
 #include "tools/hakmem/library.h"
 #include "tools/hakmem/option_name.h"
 #include "tools/hakmem/program.h"
+#include "tools/hakmem/recorder.h"
 #include "tools/hakmem/suggest.h"
 
 namespace hakmem::tools {
@@ -104,7 +111,97 @@ int ExitStatus(const absl::Status& status) {
   return absl::IsNotFound(status) ? kExitNotFound : kExitCannotRun;
 }
 
+// What the command does beside starting the program.
+struct Watch {
+  std::optional<RecordPlace> record;
+
+  bool stays() const { return record.has_value(); }
+};
+
+// Takes a switch that is the command's own; false if it is none of them.
+absl::StatusOr<bool> ApplySwitch(absl::string_view argument, Watch* watch) {
+  const size_t equals = argument.find('=');
+  const absl::string_view name = argument.substr(0, equals);
+  if (name != "--record") return false;
+  if (equals == absl::string_view::npos) {
+    return absl::InvalidArgumentError(
+        "--record needs a file: --record=FILE or --record=FILE,SECONDS");
+  }
+  const absl::StatusOr<RecordPlace> place =
+      ParseRecordPlace(std::string(argument.substr(equals + 1)));
+  if (!place.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--record: ", place.status().message()));
+  }
+  watch->record = *place;
+  return true;
+}
+
+int CannotExecute(const std::string& program, int error) {
+  return Fail(error == ENOENT ? kExitNotFound : kExitCannotRun,
+              absl::StrCat(program, ": ", std::strerror(error)));
+}
+
+// Tells what became of a recording. The program has run, so that is no failure
+// of `run`.
+void TellAboutRecording(const Recorder& recorder, const absl::Status& status) {
+  if (!status.ok()) {
+    (void)Fail(0,
+               absl::StrCat("the recording is incomplete: ", status.message()));
+  } else if (recorder.moments() == 0) {
+    (void)Fail(0, absl::StrCat(recorder.path(),
+                               " has no snapshot: the program ended too soon, "
+                               "or gave way to one that is not on hakmem"));
+  }
+}
+
+std::string HowItEnded(int wait_status) {
+  return WIFSIGNALED(wait_status)
+             ? absl::StrCat("the program died by ",
+                            SignalName(WTERMSIG(wait_status)))
+             : absl::StrCat("the program exited with ",
+                            WEXITSTATUS(wait_status));
+}
+
+// Runs the program as a child and watches it.
+int RunWatched(const std::string& program, std::span<char* const> words,
+               const Watch& watch) {
+  absl::StatusOr<std::unique_ptr<Child>> child =
+      Child::Create(program, words.data());
+  if (!child.ok()) return Fail(kExitRunFailed, child.status().message());
+  std::unique_ptr<Recorder> recorder;
+  absl::Status recorded;
+  if (watch.record.has_value()) {
+    const absl::StatusOr<Process> process = Process::Open((*child)->pid());
+    if (!process.ok()) return Fail(kExitRunFailed, process.status().message());
+    absl::StatusOr<std::unique_ptr<Recorder>> created =
+        Recorder::Create(watch.record->path, *process, watch.record->interval,
+                         std::vector<std::string>(words.begin(), words.end()));
+    if (!created.ok()) return Fail(kExitRunFailed, created.status().message());
+    recorder = *std::move(created);
+  }
+  const int error = (*child)->Go();
+  if (error != 0) return CannotExecute(program, error);
+  std::optional<int> status;
+  while (!status.has_value()) {
+    const bool goes_on = recorder != nullptr && recorded.ok();
+    if (goes_on) recorded = recorder->Look();
+    // That it ended is seen by who waits for it.
+    if (absl::IsNotFound(recorded)) recorded = absl::OkStatus();
+    status = (*child)->WaitFor(
+        goes_on && recorded.ok() ? std::max<int64_t>(recorder->Wait(), 1) : -1);
+  }
+  if (recorder != nullptr) {
+    if (recorded.ok()) recorded = recorder->Finish(HowItEnded(*status));
+    TellAboutRecording(*recorder, recorded);
+    recorder.reset();
+  }
+  child->reset();
+  return EndAs(*status);
+}
+
 int Run(std::span<char* const> arguments) {
+  Watch watch;
   size_t next = 0;
   for (; next < arguments.size() && arguments[next][0] == '-'; ++next) {
     const absl::string_view argument = arguments[next];
@@ -112,6 +209,9 @@ int Run(std::span<char* const> arguments) {
       ++next;
       break;
     }
+    const absl::StatusOr<bool> taken = ApplySwitch(argument, &watch);
+    if (!taken.ok()) return Fail(kExitRunFailed, taken.status().message());
+    if (*taken) continue;
     const absl::Status applied = ApplyOption(argument);
     if (!applied.ok()) return Fail(kExitRunFailed, applied.message());
   }
@@ -131,11 +231,12 @@ int Run(std::span<char* const> arguments) {
   }
   const absl::Status preloaded = Preload(*library);
   if (!preloaded.ok()) return Fail(kExitRunFailed, preloaded.message());
+  if (watch.stays()) {
+    return RunWatched(*program, arguments.subspan(next), watch);
+  }
   // Of the exec family the one that gives a script without #! to the shell.
   execvp(program->c_str(), arguments.data() + next);
-  const int error = errno;
-  return Fail(error == ENOENT ? kExitNotFound : kExitCannotRun,
-              absl::StrCat(*program, ": ", std::strerror(error)));
+  return CannotExecute(*program, errno);
 }
 
 }  // namespace

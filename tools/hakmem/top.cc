@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "tools/hakmem/clock.h"
 #include "tools/hakmem/command.h"
 #include "tools/hakmem/flags.h"
 #include "tools/hakmem/observer.h"
@@ -47,12 +48,6 @@ int Fail(int exit_status, absl::string_view message) {
   std::fflush(stdout);
   std::fprintf(stderr, "hakmem: top: %s\n", std::string(message).c_str());
   return exit_status;
-}
-
-int64_t Milliseconds() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
 }
 
 absl::StatusOr<uint64_t> ParseCount(const Flag& flag) {
@@ -149,7 +144,7 @@ absl::Status Top::Look() {
   }
   if (!snapshot.ok()) return snapshot.status();
   target_.stage = observer_.stage();
-  view_.Add(*snapshot, static_cast<double>(Milliseconds()) / 1000);
+  view_.Add(*snapshot, static_cast<double>(MonotonicMilliseconds()) / 1000);
   return absl::OkStatus();
 }
 
@@ -180,10 +175,10 @@ std::vector<std::string> Top::Lines(size_t columns, size_t limit, bool wait,
 }
 
 int Top::RunPlain() {
-  int64_t next = Milliseconds();
+  int64_t next = MonotonicMilliseconds();
   for (uint64_t i = 0; i < settings_.count; ++i) {
     if (i > 0) {
-      next = std::max(next + settings_.interval, Milliseconds());
+      next = std::max(next + settings_.interval, MonotonicMilliseconds());
       const timespec when = {next / 1000, next % 1000 * 1000000};
       clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &when, nullptr);
     }
@@ -228,10 +223,10 @@ int Top::RunScreen() {
   {
     Screen screen;
     Show(screen);
-    int64_t next = Milliseconds() + settings_.interval;
+    int64_t next = MonotonicMilliseconds() + settings_.interval;
     for (uint64_t seen = 1;;) {
       const int64_t left =
-          std::clamp<int64_t>(next - Milliseconds(), 0, 86400000);
+          std::clamp<int64_t>(next - MonotonicMilliseconds(), 0, 86400000);
       const Screen::Event event = screen.WaitFor(static_cast<int>(left));
       if (event.type == Screen::Event::Type::kHangup) break;
       if (event.type == Screen::Event::Type::kSignal) {
@@ -239,12 +234,12 @@ int Top::RunScreen() {
         break;
       }
       if (event.type == Screen::Event::Type::kKey && Press(event.key)) break;
-      if (Milliseconds() >= next) {
+      if (MonotonicMilliseconds() >= next) {
         if (seen == settings_.count) break;
         looked = Look();
         if (!looked.ok()) break;
         ++seen;
-        next = std::max(next + settings_.interval, Milliseconds());
+        next = std::max(next + settings_.interval, MonotonicMilliseconds());
       }
       Show(screen);
     }
