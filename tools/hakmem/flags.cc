@@ -40,22 +40,29 @@ absl::StatusOr<std::vector<std::string>> ParseFlags(
       rest.emplace_back(argument);
       continue;
     }
-    const size_t equals = argument.find('=');
-    const absl::string_view name = argument.substr(0, equals);
+    // "--name=value", "-nvalue" or "-n value".
+    const bool is_short = argument[1] != '-';
+    const size_t name_end = is_short ? 2 : argument.find('=');
+    const absl::string_view name = argument.substr(0, name_end);
+    std::optional<absl::string_view> value;
+    if (is_short && argument.size() > 2) value = argument.substr(2);
+    if (!is_short && name_end != absl::string_view::npos) {
+      value = argument.substr(name_end + 1);
+    }
     Flag* found = nullptr;
     for (Flag& flag : flags) {
       if (name == flag.name || name == flag.short_name) found = &flag;
     }
     if (found == nullptr) return NoSuchFlag(name, flags);
     if (!found->takes_value) {
-      if (equals != absl::string_view::npos) {
+      if (value.has_value()) {
         return absl::InvalidArgumentError(
             absl::StrCat(found->name, " takes no value"));
       }
       found->value = "";
-    } else if (equals != absl::string_view::npos) {
-      found->value = std::string(argument.substr(equals + 1));
-    } else if (name == found->short_name && i + 1 < arguments.size()) {
+    } else if (value.has_value()) {
+      found->value = std::string(*value);
+    } else if (is_short && i + 1 < arguments.size()) {
       found->value = arguments[++i];
     } else {
       return absl::InvalidArgumentError(absl::StrCat(name, " needs a value"));

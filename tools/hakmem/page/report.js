@@ -430,7 +430,7 @@ function histogram(title, bars, format) {
   const width = 340;
   const svg = shape('svg', {viewBox: `0 0 ${width} ${bars.length * line}`,
                             width: '100%', role: 'img', 'aria-label': title});
-  svg.style.maxWidth = '480px';
+  svg.style.maxWidth = `${width}px`;
   bars.forEach(([name, value], i) => {
     const y = i * line;
     const length = value / most * (width - label - room);
