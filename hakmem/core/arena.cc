@@ -178,7 +178,8 @@ void Arena::Enter(Span* span, uint32_t from, uint32_t to) {
   for (uint32_t g = from; g < to; ++g) {
     span_map_[g].store(index, std::memory_order_relaxed);
     if (span->size_class != kNoClass) {
-      class_map_[g].store(span->size_class, std::memory_order_relaxed);
+      class_map_[g].store(static_cast<uint8_t>(MapValueOf(span->size_class)),
+                          std::memory_order_relaxed);
     }
   }
   Count(span, int64_t{to} - from);

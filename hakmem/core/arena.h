@@ -40,11 +40,11 @@ struct ArenaView {
   uintptr_t eighths = 0;  // bytes reserved, divided by 8
   const std::atomic<uint8_t>* class_map = nullptr;
 
-  // The class of the slab that `address` lies in; kNoClass for anything else,
-  // also for addresses outside of the arena and for those that are not a
-  // multiple of 8, which no block is. The rotation carries the three lowest
-  // bits to the top, where they put the offset out of range, so that one
-  // comparison covers both.
+  // The class of the slab that `address` lies in, or its door for a twin (see
+  // size_class.h); kNoClass for anything else, also for addresses outside of
+  // the arena and for those that are not a multiple of 8, which no block is.
+  // The rotation carries the three lowest bits to the top, where they put the
+  // offset out of range, so that one comparison covers both.
   SizeClass ClassOf(const void* address) const {
     const uintptr_t eighth =
         std::rotr(reinterpret_cast<uintptr_t>(address) - base, 3);
@@ -110,8 +110,9 @@ class Arena {
     return (reinterpret_cast<uintptr_t>(address) - now.base) >> 3 < now.eighths;
   }
 
+  // The class, also a twin, of the slab that `address` lies in, or kNoClass.
   SizeClass ClassOf(const void* address) const {
-    return view().ClassOf(address);
+    return ClassOfMapValue(view().ClassOf(address));
   }
 
   // The span that `address` lies in, or null. `address` must be in the arena.
@@ -127,6 +128,15 @@ class Arena {
     const uint32_t index = span_map_[granule].load(std::memory_order_relaxed);
     return index == 0 ? nullptr
                       : static_cast<Span*>(metadata_.FromIndex(index));
+  }
+
+  // SpanOf() for a block that the caller has.
+  Span* SpanOfLive(const void* block) const {
+    const size_t granule =
+        static_cast<size_t>(static_cast<const char*>(block) - base_) >>
+        kGranuleShift;
+    return static_cast<Span*>(metadata_.FromIndex(
+        span_map_[granule].load(std::memory_order_relaxed)));
   }
 
   char* AddressOf(uint32_t granule) const {

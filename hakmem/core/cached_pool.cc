@@ -99,6 +99,8 @@ void CachedPool::ReviewNext(ThreadCache& cache) {
   CachedPool* const pool = cache.PoolOf(size_class);
   if (pool == nullptr) return;
   pool->Drain(size_class, pool->depot(size_class).Review());
+  const SizeClass twin = TwinOf(size_class);
+  pool->Drain(twin, pool->depot(twin).Review());
 }
 
 SizeClass CachedPool::NextInTurn() {
@@ -191,7 +193,8 @@ Magazine* CachedPool::StoreFull(ThreadCache& cache, SizeClass size_class,
   ReturnBlocks(size_class, full);
   // The limit follows what is live: where that has shrunk, one more goes with
   // every one that found no room.
-  Drain(NextInTurn(), 1);
+  const SizeClass next = NextInTurn();
+  if (Drain(next, 1) == 0) Drain(TwinOf(next), 1);
   if (full->family == family) return full;
   magazine_store.Put(full);
   return magazine_store.Get(family);
@@ -280,13 +283,15 @@ void CachedPool::FlushBin(ThreadCache& cache, SizeClass size_class,
 }
 
 void CachedPool::Flush(ThreadCache& cache) {
-  for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
+  for (SizeClass bin = 0; bin < geometry().bins(); ++bin) {
+    const SizeClass c = geometry().ClassOfBin(bin);
     if (cache.bin(c).capacity != 0) FlushBin(cache, c, true);
   }
 }
 
 void CachedPool::FlushIdleBins(ThreadCache& cache) {
-  for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
+  for (SizeClass bin = 0; bin < geometry().bins(); ++bin) {
+    const SizeClass c = geometry().ClassOfBin(bin);
     if (cache.bin(c).capacity != 0 && cache.IsIdle(c)) {
       FlushBin(cache, c, false);
     }
@@ -309,7 +314,8 @@ uint32_t CachedPool::Drain(SizeClass size_class, uint32_t magazines) {
 
 size_t CachedPool::DrainDepots() {
   size_t blocks = 0;
-  for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
+  for (SizeClass bin = 0; bin < geometry().bins(); ++bin) {
+    const SizeClass c = geometry().ClassOfBin(bin);
     blocks += Drain(c, UINT32_MAX);
   }
   return blocks;

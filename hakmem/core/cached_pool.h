@@ -51,7 +51,7 @@ class CachedPool {
 
  private:
   Depot& depot(SizeClass size_class) {
-    return depots_[size_class - geometry().first_class];
+    return depots_[geometry().BinOf(size_class)];
   }
   uint32_t FullCapacity(SizeClass size_class) const;
   void Prepare(ThreadCache& cache, SizeClass size_class);
@@ -73,7 +73,7 @@ class CachedPool {
 
   LockedPool& backend_;
   std::atomic<uint32_t> turn_{0};
-  std::array<Depot, kMaxPoolClasses> depots_;
+  std::array<Depot, kMaxPoolBins> depots_;
 };
 
 }  // namespace hakmem

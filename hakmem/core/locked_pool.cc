@@ -103,7 +103,7 @@ void LockedPool::PurgeBeyondBound() {
 size_t LockedPool::PurgeLocked(size_t keep_pages) {
   size_t purged = 0;
   for (uint32_t bucket = kBuckets; bucket-- > kFirstPurgedBucket;) {
-    for (SizeClass i = geometry_.classes(); i-- > 0;) {
+    for (SizeClass i = geometry_.bins(); i-- > 0;) {
       ClassState& state = classes_[i];
       for (Slab* slab = state.lists[bucket];
            slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
@@ -124,7 +124,7 @@ size_t LockedPool::PurgeLocked(size_t keep_pages) {
 size_t LockedPool::Purge() {
   MutexLock lock(mu_);
   size_t purged = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     ClassState& state = classes_[i];
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
@@ -200,13 +200,13 @@ void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
 size_t LockedPool::FreeBytes() {
   MutexLock lock(mu_);
   size_t bytes = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     const ClassState& state = classes_[i];
     size_t blocks = state.active != nullptr ? state.active->free_count : 0;
     for (const Slab* slab : state.lists) {
       for (; slab != nullptr; slab = slab->next) blocks += slab->free_count;
     }
-    bytes += blocks * ClassSize(geometry_.first_class + i);
+    bytes += blocks * ClassSize(geometry_.ClassOfBin(i));
   }
   return bytes;
 }
@@ -221,7 +221,7 @@ bool LockedPool::IsFree(SizeClass size_class, const void* block) {
 size_t LockedPool::ReleaseEmptySlabs() {
   MutexLock lock(mu_);
   size_t released = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     ClassState& state = classes_[i];
     Slab* const slab = state.active;
     if (slab == nullptr || slab->free_count != slab->blocks) continue;

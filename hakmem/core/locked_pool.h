@@ -104,7 +104,7 @@ class LockedPool {
   };
 
   ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return classes_[size_class - geometry_.first_class];
+    return classes_[geometry_.BinOf(size_class)];
   }
   // Gives the class an active slab with a free block; false when memory has
   // run out.
@@ -124,7 +124,7 @@ class LockedPool {
   const PoolGeometry geometry_;
   Mutex mu_;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
-  std::array<ClassState, kMaxPoolClasses> classes_ ABSL_GUARDED_BY(mu_){};
+  std::array<ClassState, kMaxPoolBins> classes_ ABSL_GUARDED_BY(mu_){};
 };
 
 }  // namespace hakmem

@@ -42,6 +42,9 @@ struct ObservedRegion {
   uint32_t reserved;
 };
 
+// From here on, cells are of large blocks.
+inline constexpr uint32_t kLargeCells = 64;
+
 // What a site's identity is.
 enum class SiteKind : uint32_t {
   kOther = 0,   // site 0: all blocks that found the table full
@@ -82,7 +85,8 @@ struct alignas(256) ObservedSite {
 struct alignas(64) ObservedCell {
   uint32_t site;         // index in sites
   uint32_t next;         // index + 1 of the site's next cell; 0: the last one
-  uint32_t size_class;   // 1 and up, or 64 + log2(bytes) of large blocks
+  uint32_t size_class;   // 1 and up; of large blocks kLargeCells + the power
+                         // of two that they do not exceed
   uint32_t block_bytes;  // of each block; 0 for large ones
   std::atomic<uint64_t> allocs;
   std::atomic<uint64_t> frees;
@@ -120,7 +124,7 @@ struct alignas(64) Observed {
   // those in caches.
   std::atomic<uint64_t> free_block_bytes[4];
   std::atomic<uint64_t> tick;             // as of the last tracked call
-  std::atomic<uint64_t> untracked_sites;  // allocations put under "other"
+  std::atomic<uint64_t> untracked_sites;  // look-ups that found the table full
 
   // On a line of its own: threads write to it. Blocks in depots, and room in
   // threads' magazines.

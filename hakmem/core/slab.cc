@@ -7,9 +7,14 @@
 namespace hakmem {
 
 size_t Slab::MetadataBytes(SizeClass size_class) {
-  const size_t bytes =
+  size_t bytes =
       sizeof(Slab) + (WordCount(size_class) + PageWordCount(size_class) - 1) *
                          sizeof(uint64_t);
+  if (IsTwin(size_class)) {
+    bytes = TagOffset(size_class) +
+            (HasTagPieces(size_class) ? TagPieces(size_class) * sizeof(void*)
+                                      : SlabBlocks(size_class) * sizeof(Tag));
+  }
   return (bytes + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
 }
 
@@ -21,13 +26,18 @@ Slab* Slab::Create(SizeClass size_class) {
   auto* const slab = static_cast<Slab*>(memory);
   slab->kind = Kind::kSlab;
   slab->size_class = static_cast<uint8_t>(size_class);
-  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize,
-                         nullptr)) {
+  const uint32_t blocks = SlabBlocks(size_class);
+  slab->blocks = static_cast<uint16_t>(blocks);
+  if (IsTwin(size_class) && !slab->MakeTags()) {
     arena.metadata().Free(memory, metadata_bytes);
     return nullptr;
   }
-  const uint32_t blocks = SlabBlocks(size_class);
-  slab->blocks = static_cast<uint16_t>(blocks);
+  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize,
+                         nullptr)) {
+    if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
+    arena.metadata().Free(memory, metadata_bytes);
+    return nullptr;
+  }
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
   slab->bucket = 0;
@@ -42,12 +52,46 @@ Slab* Slab::Create(SizeClass size_class) {
     slab->free_bits[words - 1] = (uint64_t{1} << (blocks % 64)) - 1;
   }
   std::fill_n(slab->purged_bits(), PageWordCount(size_class), 0);
+  if (IsTwin(size_class)) tag_list.Add(slab->tag_node(), slab);
   return slab;
+}
+
+// Marks all blocks as not the program's. False when metadata has run out.
+bool Slab::MakeTags() {
+  if (HasTagPieces(size_class)) {
+    auto* const pieces = reinterpret_cast<void**>(
+        reinterpret_cast<char*>(this) + TagOffset(size_class));
+    for (uint32_t i = 0; i < TagPieces(size_class); ++i) {
+      pieces[i] = arena.metadata().Allocate(Metadata::kMaxPiece);
+      if (pieces[i] == nullptr) {
+        FreeTagPieces(i);
+        return false;
+      }
+      HelgrindIgnore(pieces[i], Metadata::kMaxPiece);
+    }
+  } else {
+    HelgrindIgnore(&TagOf(0), blocks * sizeof(Tag));
+  }
+  for (uint32_t i = 0; i < blocks; ++i) {
+    TagOf(i).store(kNoTag, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void Slab::FreeTagPieces(uint32_t count) {
+  if (!HasTagPieces(size_class)) return;
+  auto* const pieces = reinterpret_cast<void**>(reinterpret_cast<char*>(this) +
+                                                TagOffset(size_class));
+  for (uint32_t i = std::min(count, TagPieces(size_class)); i-- > 0;) {
+    arena.metadata().Free(pieces[i], Metadata::kMaxPiece);
+  }
 }
 
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
+  if (IsTwin(size_class)) tag_list.Remove(slab->tag_node());
   arena.FreeRun(slab);
+  if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
   arena.metadata().Free(slab, MetadataBytes(size_class));
 }
 
@@ -71,6 +115,17 @@ constexpr uint64_t WholeGroups(uint64_t bits, uint32_t group) {
 }
 
 static_assert(WholeGroups(0b1111'0111'1100, 4) == 0b1111'0000'0000);
+
+// Every twin's metadata is one piece.
+constexpr bool TagsFit() {
+  for (SizeClass c = kFirstTwin + 1; c < kNumBins; ++c) {
+    const size_t tags =
+        c <= kFirstTwin + 4 ? 4 * sizeof(void*) : SlabBlocks(c) * sizeof(Tag);
+    if (TagOffset(c) + tags > Metadata::kMaxPiece) return false;
+  }
+  return true;
+}
+static_assert(TagsFit());
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #ifndef HAKMEM_CORE_SLAB_H_
 #define HAKMEM_CORE_SLAB_H_
 
+#include <atomic>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -14,6 +15,7 @@
 #include "hakmem/core/metadata.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/size_class.h"
+#include "hakmem/core/tag.h"
 
 namespace hakmem {
 
@@ -25,6 +27,9 @@ namespace hakmem {
 //     its class's active slab.
 //  4. A page that is marked purged holds no part of a live block, and was
 //     returned to the system since it last did.
+//  5. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
+//     exactly while the program does not have the block. The sweep alone comes
+//     beside, and changes no more than a birth.
 struct Slab : Span {
   uint16_t blocks;
   uint16_t free_count;
@@ -36,7 +41,9 @@ struct Slab : Span {
   Slab* next;
   Slab* previous;
   uint64_t free_bits[1];  // as many words as WordCount(), then the marks of
-                          // purged pages, as many as PageWordCount()
+                          // purged pages, as many as PageWordCount(); of a
+                          // tracked class, then a TagNode and the tags, or
+                          // pointers to pieces of metadata that hold them
 
   static constexpr size_t WordCount(SizeClass size_class) {
     return (SlabBlocks(size_class) + 63) / 64;
@@ -69,6 +76,17 @@ struct Slab : Span {
     return ((free_bits[index / 64] >> (index % 64)) & 1) != 0;
   }
 
+  // The tag of a block of this slab, which is of the tracked class `twin`.
+  std::atomic<Tag>& TagOf(uint32_t index) { return TagOf(size_class, index); }
+  std::atomic<Tag>& TagOf(SizeClass twin, uint32_t index) {
+    char* const tags = reinterpret_cast<char*>(this) + TagOffset(twin);
+    if (HasTagPieces(twin)) {
+      return reinterpret_cast<std::atomic<Tag>**>(
+          tags)[index / kTagsPerPiece][index % kTagsPerPiece];
+    }
+    return reinterpret_cast<std::atomic<Tag>*>(tags)[index];
+  }
+
   // Marks a block free. Ends the program when `block` is no block of this
   // slab, or is free already.
   void Put(void* block);
@@ -85,12 +103,34 @@ struct Slab : Span {
 
  private:
   static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
+  static constexpr uint32_t kTagsPerPiece = Metadata::kMaxPiece / sizeof(Tag);
+
+  // Whether the tags of a slab are too many to stand in one piece with it. So
+  // it is with those of the smallest blocks.
+  static constexpr bool HasTagPieces(SizeClass size_class) {
+    return size_class <= kLastPiecedTwin;
+  }
+  static constexpr SizeClass kLastPiecedTwin = kFirstTwin + 4;  // 64 bytes
+  static uint32_t TagPieces(SizeClass size_class) {
+    return (SlabBlocks(size_class) + kTagsPerPiece - 1) / kTagsPerPiece;
+  }
+  TagNode* tag_node() {
+    return reinterpret_cast<TagNode*>(reinterpret_cast<char*>(this) +
+                                      TagOffset(size_class) - sizeof(TagNode));
+  }
+  bool MakeTags();
+  void FreeTagPieces(uint32_t count);
 
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);
   template <typename Fn>
   void ForEachDirtyRun(Fn fn);
 };
+
+static_assert(sizeof(Slab) ==
+              size_class_internal::kSlabHeadBytes + sizeof(Slab::free_bits));
+static_assert(sizeof(TagNode) == size_class_internal::kTagNodeBytes);
+static_assert(sizeof(std::atomic<Tag>) == sizeof(Tag));
 
 inline void* Slab::TakeOne() {
   uint32_t word = first_word;

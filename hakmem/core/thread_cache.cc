@@ -51,6 +51,13 @@ class ThreadRegistry {
     }
   }
 
+  void ForEach(void (*fn)(void*, const SiteCache&), void* context) {
+    MutexLock lock(mu_);
+    for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      fn(context, c->site_cache_);
+    }
+  }
+
   // Any cache but `own`, or null.
   ThreadCache* Other(const ThreadCache* own) {
     MutexLock lock(mu_);
@@ -159,6 +166,7 @@ void ThreadCache::Retire() {
   state_ = State::kUncached;
   FlushBins();
   registry.Remove(this);
+  site_cache_.Retire();
 }
 
 Magazine* ThreadCache::Close(SizeClass size_class) {
@@ -190,6 +198,11 @@ void ThreadCache::AdoptOrphans() {
 
 void ThreadCache::SumCounters(uint32_t pool, CacheCounters& sum) {
   registry.Sum(pool, sum);
+}
+
+void ThreadCache::ForEachSiteCache(void (*fn)(void*, const SiteCache&),
+                                   void* context) {
+  registry.ForEach(fn, context);
 }
 
 Mutex& ThreadCache::registry_mutex() { return registry.mutex(); }

@@ -21,6 +21,7 @@
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/site_cache.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
@@ -63,8 +64,8 @@ struct CacheCounters {
 //  2. limit[c] - top[c] is the room in the current magazine.
 //  3. A magazine is taken out of its bin before it is put anywhere else, and a
 //     slot is written before top includes it.
-//  4. Class 0 is always empty and always full: so is everything that has to see
-//     a free.
+//  4. Class 0 is always empty and always full, and so are the doors of tracked
+//     classes: so is everything that has to see a free.
 class ThreadCache {
  public:
   enum class State : uint8_t {
@@ -145,6 +146,48 @@ class ThreadCache {
   Bin& bin(SizeClass size_class) { return bins_[size_class]; }
   CacheCounters& counters(uint32_t pool) { return counters_[pool]; }
 
+  // Whether this thread may keep things until its end, when they are taken from
+  // it.
+  bool MayKeep() {
+    if (state_ != State::kActive) {
+      const Use use(*this);
+      return use.granted();
+    }
+    return true;
+  }
+
+  SiteCache& site_cache() { return site_cache_; }
+
+  // Which site the plain allocations of this thread belong to: none, one, or
+  // each its caller's. While they belong to any, the size table leads to class
+  // 0, so that PopSmall() fails and the slow path sees them all.
+  static constexpr uint32_t kByCaller = kNoSite + 1;
+  static constexpr uint32_t kNotMarked = kNoSite + 2;
+  static constexpr uint32_t kMarkNotKnown = kNoSite + 3;  // not asked yet
+  uint32_t mark() const { return mark_; }
+  void SetMark(uint32_t mark) {
+    const bool marked = mark <= kByCaller;
+    if (marked != (small_table_[0] == kNoClass)) {
+      small_table_ = marked ? size_class_internal::SmallTable{}
+                            : size_class_internal::kSmallTable;
+    }
+    mark_ = mark;
+  }
+
+  // Whether Push() of a block of this class would take it.
+  bool HasRoom(SizeClass size_class) const {
+    return top_[size_class] != limit_[size_class];
+  }
+
+  // This thread's copy of the arena's view: see view_.
+  const ArenaView& view() const { return view_; }
+
+  // Calls fn(context, cache) for the site caches of all threads. Under the
+  // registry's lock.
+  static void ForEachSiteCache(void (*fn)(void* context,
+                                          const SiteCache& cache),
+                               void* context);
+
   // Notes that `pool` has bins here.
   void Join(CachedPool* pool, uint32_t index) { pools_[index] = pool; }
 
@@ -212,18 +255,21 @@ class ThreadCache {
   // What the fast paths read stands together, so that they need one base
   // register: also this thread's own copies of the size table and of the
   // arena's view, which is empty before the thread is active.
-  std::array<void**, kNumClasses> top_;
-  std::array<void**, kNumClasses> limit_;
+  std::array<void**, kNumMapValues> top_;
+  std::array<void**, kNumMapValues> limit_;
   ArenaView view_;
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
+
+  uint32_t mark_ = kMarkNotKnown;
+  SiteCache site_cache_;
 
   State state_ = State::kNew;
   uint64_t work_ = 0;
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;
-  std::array<Bin, kNumClasses> bins_;
+  std::array<Bin, kNumBins> bins_;
   std::array<CacheCounters, kPools> counters_;
 
   friend class ThreadRegistry;
@@ -235,7 +281,7 @@ constexpr ThreadCache::ThreadCache(std::index_sequence<kClass...>)
       limit_{((void)kClass, thread_cache_internal::no_magazine.slots)...} {}
 
 constexpr ThreadCache::ThreadCache()
-    : ThreadCache(std::make_index_sequence<kNumClasses>()) {}
+    : ThreadCache(std::make_index_sequence<kNumMapValues>()) {}
 
 // The calling thread's. Initial-exec: hakmem is linked or preloaded, so its
 // thread-local storage is there from the start, and reaching it takes no call.

@@ -72,15 +72,26 @@ OPERATORS = [
 
 NATIVE = [
     "hak_aligned_alloc",
+    "hak_aligned_alloc_at",
     "hak_alloc",
     "hak_alloc_at",
     "hak_calloc",
+    "hak_calloc_at",
     "hak_config",
     "hak_free",
     "hak_free_at",
+    "hak_observed",
     "hak_realloc",
+    "hak_realloc_at",
     "hak_release_memory",
+    "hak_scope_begin",
+    "hak_scope_end",
+    "hak_site",
+    "hak_site_stats_get",
+    "hak_sites_check",
+    "hak_sites_visit",
     "hak_stats_get",
+    "hak_stats_json",
     "hak_usable_size",
 ]
 

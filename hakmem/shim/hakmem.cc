@@ -10,6 +10,7 @@
 
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/site_report.h"
 
 using hakmem::arena;
 namespace heap = hakmem::heap;
@@ -21,6 +22,7 @@ namespace {
 [[gnu::constructor(101)]] void AtLoad() {
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
+  hakmem::ReportAtExit();
 }
 
 }  // namespace
@@ -29,17 +31,12 @@ extern "C" {
 
 HAKMEM_EXPORT void* hak_alloc(size_t size) { return heap::Allocate(size); }
 
-HAKMEM_EXPORT void* hak_alloc_at(size_t size,
-                                 [[maybe_unused]] uintptr_t site_id) {
-  return heap::Allocate(size);
-}
-
 HAKMEM_EXPORT void* hak_calloc(size_t count, size_t size) {
-  return heap::AllocateZeroed(count, size);
+  return heap::AllocateZeroed(count, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* hak_realloc(void* ptr, size_t size) {
-  return heap::Reallocate(ptr, size);
+  return heap::Reallocate(ptr, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* hak_aligned_alloc(size_t alignment, size_t size) {
@@ -47,14 +44,10 @@ HAKMEM_EXPORT void* hak_aligned_alloc(size_t alignment, size_t size) {
     errno = EINVAL;
     return nullptr;
   }
-  return heap::AllocateAligned(alignment, size);
+  return heap::AllocateAligned(alignment, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void hak_free(void* ptr) { heap::Free(ptr); }
-
-HAKMEM_EXPORT void hak_free_at(void* ptr, [[maybe_unused]] uintptr_t site_id) {
-  heap::Free(ptr);
-}
 
 HAKMEM_EXPORT size_t hak_usable_size(const void* ptr) {
   return heap::UsableSize(ptr);
@@ -87,7 +80,7 @@ HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {
   now.cache_bytes =
       static_cast<uint64_t>(std::max<int64_t>(0, hakmem::cache_budget.used()));
   now.free_dirty_bytes = from.dirty_bytes;
-  now.metadata_bytes = from.metadata_bytes;
+  now.metadata_bytes = from.metadata_bytes + hakmem::site_table.used_bytes();
   // An older caller's structure is shorter, a newer one's longer.
   std::memcpy(stats, &now, std::min(stats_size, sizeof(now)));
   if (stats_size > sizeof(now)) {

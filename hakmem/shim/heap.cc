@@ -18,23 +18,31 @@ extern "C" {
 }
 
 namespace hakmem::heap {
-namespace {
 
-// A block from the class's bin or, past it, its pool; null when memory has run
-// out.
 void* AllocateFromClass(SizeClass size_class) {
   void* const block = thread_cache.Pop(size_class);
   if (block != nullptr) return block;
-  if (size_class <= kLastTinyClass)
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass)
     return tiny_pool.Allocate(thread_cache, size_class);
-  if (size_class <= kLastL2Class)
-    return l2_pool.Allocate(thread_cache, size_class);
+  if (plain <= kLastL2Class) return l2_pool.Allocate(thread_cache, size_class);
   return l25_pool.Allocate(thread_cache, size_class);
 }
 
-// Brings all memory that only waits for reuse back to the arena: this thread's
-// magazines, the depots, slabs without a block in use. And the magazines that
-// are empty by then back to the metadata, which slabs need as well.
+void FreeToPool(SizeClass size_class, void* block) {
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass) {
+    tiny_pool.Free(thread_cache, size_class, block);
+  } else if (plain <= kLastL2Class) {
+    l2_pool.Free(thread_cache, size_class, block);
+  } else {
+    l25_pool.Free(thread_cache, size_class, block);
+  }
+}
+
+// This thread's magazines, the depots, slabs without a block in use. And the
+// magazines that are empty by then back to the metadata, which slabs need as
+// well.
 void Reclaim() {
   thread_cache.FlushBins();
   const auto reclaim = [](auto& pool) {
@@ -57,33 +65,61 @@ void* OutOfMemory() {
 // too when the arena is full or was never granted; but a granule each is much
 // for them, and what others wait with comes first.
 void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
-                   bool* zeroed) {
+                   bool* zeroed, Tag tag) {
   if (size > PTRDIFF_MAX) return OutOfMemory();
   const ErrnoKeeper keeper;
   if (size_class != kNoClass) {
     Reclaim();
     if (void* const block = AllocateFromClass(size_class)) return block;
-    return AllocateLarge(size, alignment, zeroed);
+    return AllocateLarge(size, alignment, zeroed, tag);
   }
-  if (void* const block = AllocateLarge(size, alignment, zeroed)) return block;
+  if (void* const block = AllocateLarge(size, alignment, zeroed, tag)) {
+    return block;
+  }
   Reclaim();
-  return AllocateLarge(size, alignment, zeroed);
+  return AllocateLarge(size, alignment, zeroed, tag);
 }
+
+namespace {
 
 void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
   void* block = AllocateFromClass(size_class);
   if (block != nullptr) return block;
-  block = AllocateLast(size_class, size, alignment, nullptr);
+  block = AllocateLast(size_class, size, alignment, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
 
+// For a thread whose plain allocations belong to a site, or that has not asked
+// yet.
+[[gnu::noinline]] void* AllocateMarked(size_t size, size_t alignment,
+                                       const void* caller) {
+  const uint32_t site = MarkedSite(caller);
+  return site != kNoSite ? AllocateTracked(size, alignment, site)
+                         : AllocateUntracked(size, alignment);
+}
+
+bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
+
 }  // namespace
 
-[[gnu::noinline]] void* AllocateSlow(size_t size) {
+void* AllocateUntracked(size_t size, size_t alignment) {
+  const SizeClass size_class = ClassFor(size, alignment);
+  if (size_class != kNoClass) {
+    return AllocateClassOrLast(size_class, size, alignment);
+  }
+  void* const block = AllocateLast(kNoClass, size, alignment, nullptr, kNoTag);
+  return block != nullptr ? block : OutOfMemory();
+}
+
+[[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
+  if (IsMarked()) [[unlikely]]
+    return AllocateMarked(size, 1, caller);
   return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
 }
 
-[[gnu::noinline]] void* AllocateMedium(size_t size) {
+[[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
+  if (IsMarked()) [[unlikely]]
+    return AllocateMarked(size, 1, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
     void* const block = thread_cache.Pop(size_class);
@@ -91,35 +127,45 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
       return block;
     return AllocateClassOrLast(size_class, size, 16);
   }
-  void* const block = AllocateLast(kNoClass, size, 16, nullptr);
+  void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
 
-[[gnu::noinline]] void FreeSlow(void* block) {
-  if (block == nullptr) return;
+namespace {
+
+[[gnu::noinline]] void FreePlainSlow(void* block, SizeClass size_class) {
   const ErrnoKeeper keeper;
-  const SizeClass size_class = arena.ClassOf(block);
   if (size_class == kNoClass) {
-    FreeLarge(block);
-  } else if (size_class <= kLastTinyClass) {
-    tiny_pool.Free(thread_cache, size_class, block);
-  } else if (size_class <= kLastL2Class) {
-    l2_pool.Free(thread_cache, size_class, block);
+    CountLargeFree(FreeLarge(block));
   } else {
-    l25_pool.Free(thread_cache, size_class, block);
+    FreeToPool(size_class, block);
   }
 }
 
-void* AllocateZeroed(size_t count, size_t size) {
+}  // namespace
+
+[[gnu::noinline]] void FreeSlow(void* block) {
+  if (block == nullptr) return;
+  const SizeClass size_class = arena.ClassOf(block);
+  if (IsTwin(size_class)) return FreeTwin(block, size_class);
+  FreePlainSlow(block, size_class);
+}
+
+void* AllocateZeroed(size_t count, size_t size, const void* caller,
+                     uint32_t site) {
   size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) return OutOfMemory();
-  if (bytes <= kMaxPooledSize) {
-    void* const block = Allocate(bytes);
+  const bool is_large = bytes > kMaxPooledSize;
+  if (site == kNoSite && !is_large) {
+    void* const block = AllocateFor(bytes, caller);
     // A block that was mapped directly is zero already: too rare to ask.
     return block == nullptr ? nullptr : std::memset(block, 0, bytes);
   }
+  if (site == kNoSite && IsMarked()) site = MarkedSite(caller);
   bool zeroed = false;
-  void* const block = AllocateLast(kNoClass, bytes, 16, &zeroed);
+  void* const block = site != kNoSite
+                          ? AllocateTracked(bytes, 1, site, &zeroed)
+                          : AllocateLast(kNoClass, bytes, 16, &zeroed, kNoTag);
   if (block == nullptr) return OutOfMemory();
   return zeroed ? block : std::memset(block, 0, bytes);
 }
@@ -130,14 +176,10 @@ SizeClass ClassFor(size_t size, size_t alignment) {
                          : AlignedSizeToClass(size, alignment);
 }
 
-void* AllocateAligned(size_t alignment, size_t size) {
-  if (alignment <= 16) return Allocate(std::max(size, alignment));
-  const SizeClass size_class = ClassFor(size, alignment);
-  if (size_class != kNoClass) {
-    return AllocateClassOrLast(size_class, size, alignment);
-  }
-  void* const block = AllocateLast(kNoClass, size, alignment, nullptr);
-  return block != nullptr ? block : OutOfMemory();
+void* AllocateAligned(size_t alignment, size_t size, const void* caller) {
+  if (alignment <= 16) return AllocateFor(std::max(size, alignment), caller);
+  if (IsMarked()) return AllocateMarked(size, alignment, caller);
+  return AllocateUntracked(size, alignment);
 }
 
 size_t UsableSize(const void* block) {
@@ -147,8 +189,11 @@ size_t UsableSize(const void* block) {
   return size_class != kNoClass ? ClassSize(size_class) : LargeSize(block);
 }
 
-void* Reallocate(void* block, size_t size) {
-  if (block == nullptr) return Allocate(size);
+void* Reallocate(void* block, size_t size, const void* caller, uint32_t site) {
+  if (block == nullptr) {
+    return site != kNoSite ? AllocateTracked(size, 1, site)
+                           : AllocateFor(size, caller);
+  }
   if (size == 0) {
     Free(block);
     return nullptr;
@@ -159,9 +204,14 @@ void* Reallocate(void* block, size_t size) {
     // A block shrinks in place while at least half of it stays in use. To be
     // checked against the size that it is given back with, it has to be of the
     // class of that size.
-    if (kChecked ? ClassFor(size, 1) == size_class
+    const SizeClass plain = ClassFor(size, 1);
+    if (kChecked ? (IsTwin(size_class) ? TwinOf(plain) : plain) == size_class
                  : size <= old_size && size >= old_size / 2) {
-      return block;
+      if (site == kNoSite) return block;
+      if (IsTwin(size_class)) {
+        MoveToSite(block, site);
+        return block;
+      }
     }
     // Beside a copy this costs little: what is no block is seen here and not
     // when it has been handed out again.
@@ -170,13 +220,25 @@ void* Reallocate(void* block, size_t size) {
     }
   } else if (size > kMaxPooledSize && size <= PTRDIFF_MAX) {
     const ErrnoKeeper keeper;
-    if (void* const resized = ResizeLarge(block, size)) return resized;
+    const bool stays = site == kNoSite || LargeTag(block) != kNoTag;
+    void* const resized = stays ? ResizeLarge(block, size) : nullptr;
+    if (resized != nullptr) {
+      CountLargeResize(resized, old_size);
+      if (site != kNoSite) MoveToSite(resized, site);
+      return resized;
+    }
   }
   const int saved_errno = errno;
-  void* const moved = Allocate(size);
+  // The site of the call, or else the block's own.
+  uint32_t moved_site = site;
+  if (moved_site == kNoSite && IsMarked()) moved_site = MarkedSite(caller);
+  if (moved_site == kNoSite) moved_site = SiteOfBlock(block);
+  void* const moved = moved_site != kNoSite
+                          ? AllocateTracked(size, 1, moved_site)
+                          : AllocateFor(size, caller);
   if (moved == nullptr) {
     // What is to shrink has room where it is.
-    if (kChecked || size > old_size) return nullptr;
+    if (kChecked || site != kNoSite || size > old_size) return nullptr;
     errno = saved_errno;
     return block;
   }
@@ -214,9 +276,11 @@ void ForEachMutex(Fn fn) {
   fn(tiny_pool.backend().mutex());
   fn(l2_pool.backend().mutex());
   fn(l25_pool.backend().mutex());
+  fn(tag_list.mutex());
   fn(arena.mutex());
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());
+  fn(site_table.mutex());
 }
 
 // How many calls of fork() this thread is in whose locks are held: more than
@@ -262,6 +326,7 @@ void AfterForkInChild() {
   Mutex::EndFork();
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
   forks = 0;
+  tag_clock.AfterForkInChild();
   ThreadCache::AdoptOrphans();
 }
 

@@ -97,11 +97,16 @@ def _stage_library(name, stage, defines):
             "export.h",
             "hakmem.cc",
             "heap.cc",
+            "site_report.cc",
+            "site_report.h",
+            "sites.cc",
             "stage.h",
+            "tracked.cc",
         ],
         hdrs = [
             "hakmem.h",
             "heap.h",
+            "tracked.h",
         ],
         # For the constructor in it, and hak_* in a shared library.
         alwayslink = True,

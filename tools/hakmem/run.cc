@@ -61,29 +61,31 @@ absl::Status ApplyOption(absl::string_view argument) {
     return UnknownOption(argument.substr(0, equals), name);
   }
   const std::string flag = absl::StrCat("--", OptionName(*option));
-  absl::string_view text;
-  if (equals != absl::string_view::npos) {
-    text = argument.substr(equals + 1);
-  } else if (IsSwitch(*option)) {
-    text = "1";
-  } else {
+  const std::string text = equals != absl::string_view::npos
+                               ? std::string(argument.substr(equals + 1))
+                               : SwitchedOn(*option);
+  if (text.empty() && equals == absl::string_view::npos) {
     return absl::InvalidArgumentError(
         absl::StrCat(flag, " needs a value: ", flag, "=",
                      FormatValue(Options().*option->member)));
   }
-  uint64_t value = 0;
-  if (!ParseOptionValue(text, &value)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        flag, ": '", text,
-        "' is not a decimal number with an optional K, M, G or T"));
+  Options ignored;
+  switch (SetOption(*option, text, ignored)) {
+    case OptionError::kNone:
+      break;
+    case OptionError::kNoNumber:
+      return absl::InvalidArgumentError(absl::StrCat(
+          flag, ": '", text,
+          "' is not a decimal number with an optional K, M, G or T"));
+    case OptionError::kOutOfRange:
+      return absl::InvalidArgumentError(
+          absl::StrCat(flag, ": ", text, " is out of range, which is ",
+                       FormatValues(*option)));
+    case OptionError::kNoWord:
+      return absl::InvalidArgumentError(
+          absl::StrCat(flag, ": '", text, "' is not ", FormatValues(*option)));
   }
-  if (value < option->least || value > option->most) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        flag, ": ", text, " is out of range, which is ",
-        FormatValue(option->least), " to ", FormatValue(option->most)));
-  }
-  if (setenv(std::string(option->name).c_str(), std::string(text).c_str(), 1) !=
-      0) {
+  if (setenv(std::string(option->name).c_str(), text.c_str(), 1) != 0) {
     return absl::ErrnoToStatus(errno, "cannot set the environment");
   }
   return absl::OkStatus();
