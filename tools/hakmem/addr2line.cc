@@ -66,6 +66,8 @@ CodeName ParseName(absl::string_view function, absl::string_view place) {
 
 std::string WithoutParameters(absl::string_view function) {
   absl::string_view name = function.substr(0, function.find(" [clone "));
+  // glibc's functions have this in front of the name by which it calls them.
+  absl::ConsumePrefix(&name, "__GI_");
   absl::ConsumeSuffix(&name, " const");
   if (!absl::EndsWith(name, ")")) return std::string(name);
   int depth = 0;

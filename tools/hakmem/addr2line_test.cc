@@ -25,6 +25,7 @@ TEST(Addr2lineTest, CutsParameters) {
             "(anonymous namespace)::f");
   EXPECT_EQ(WithoutParameters("f()::{lambda(int)#1}::operator()(int) const"),
             "f()::{lambda(int)#1}::operator()");
+  EXPECT_EQ(WithoutParameters("__GI___strdup"), "__strdup");
   EXPECT_EQ(WithoutParameters(")"), ")");
 }
 

@@ -25,7 +25,7 @@
 
 #include "hakmem/core/observed.h"
 
-extern "C" hakmem::Observed hak_observed = {};
+hakmem::Observed hak_observed = {};
 
 namespace {
 

@@ -24,6 +24,7 @@
 #include "tools/hakmem/child.h"
 #include "tools/hakmem/command.h"
 #include "tools/hakmem/format.h"
+#include "tools/hakmem/leaks.h"
 #include "tools/hakmem/library.h"
 #include "tools/hakmem/option_name.h"
 #include "tools/hakmem/program.h"
@@ -116,14 +117,22 @@ int ExitStatus(const absl::Status& status) {
 // What the command does beside starting the program.
 struct Watch {
   std::optional<RecordPlace> record;
+  bool leaks = false;
+  bool has_sites = false;  // --sites is given
 
-  bool stays() const { return record.has_value(); }
+  bool stays() const { return record.has_value() || leaks; }
 };
 
 // Takes a switch that is the command's own; false if it is none of them.
 absl::StatusOr<bool> ApplySwitch(absl::string_view argument, Watch* watch) {
   const size_t equals = argument.find('=');
   const absl::string_view name = argument.substr(0, equals);
+  // With a value it is the library's own option.
+  if (argument == "--leaks") {
+    watch->leaks = true;
+    return true;
+  }
+  if (name == "--sites") watch->has_sites = true;
   if (name != "--record") return false;
   if (equals == absl::string_view::npos) {
     return absl::InvalidArgumentError(
@@ -165,9 +174,27 @@ std::string HowItEnded(int wait_status) {
                             WEXITSTATUS(wait_status));
 }
 
+// Has the program count its blocks by who allocates them, and write into a new
+// folder, which is returned, what it has not freed.
+absl::StatusOr<std::unique_ptr<LeakFolder>> AskForLeaks(const Watch& watch) {
+  absl::StatusOr<std::unique_ptr<LeakFolder>> folder = LeakFolder::Create();
+  if (!folder.ok()) return folder.status();
+  if (setenv("HAKMEM_LEAKS", (*folder)->pattern().c_str(), 1) != 0 ||
+      (!watch.has_sites && setenv("HAKMEM_SITES", "caller", 0) != 0)) {
+    return absl::ErrnoToStatus(errno, "cannot set the environment");
+  }
+  return folder;
+}
+
 // Runs the program as a child and watches it.
 int RunWatched(const std::string& program, std::span<char* const> words,
                const Watch& watch) {
+  std::unique_ptr<LeakFolder> leaks;
+  if (watch.leaks) {
+    absl::StatusOr<std::unique_ptr<LeakFolder>> folder = AskForLeaks(watch);
+    if (!folder.ok()) return Fail(kExitRunFailed, folder.status().message());
+    leaks = *std::move(folder);
+  }
   absl::StatusOr<std::unique_ptr<Child>> child =
       Child::Create(program, words.data());
   if (!child.ok()) return Fail(kExitRunFailed, child.status().message());
@@ -198,7 +225,11 @@ int RunWatched(const std::string& program, std::span<char* const> words,
     TellAboutRecording(*recorder, recorded);
     recorder.reset();
   }
+  const pid_t pid = (*child)->pid();
   child->reset();
+  if (leaks != nullptr) std::fputs(leaks->Read(pid).c_str(), stderr);
+  // Ending by a signal runs no destructor.
+  leaks.reset();
   return EndAs(*status);
 }
 

@@ -228,7 +228,7 @@ class TopTest(WatchTestCase):
     for command, pattern in [
         ('set version 7', 'runs on a hakmem whose tables are of version 7, and '
          'this command knows version 1: .*'),
-        ('set magic 5', "has something else in hakmem's place"),
+        ('set magic 5', r'\(.*\) does not run on hakmem'),
         ('set magic 0', 'has not set up its heap yet'),
     ]:
       target.do(command)
@@ -319,7 +319,7 @@ class Terminal:
     if not complete:
       return []
     return [re.sub(r'\x1b\[[\d;?]*[a-zA-Z]', '', line)
-            for line in complete[-1].split('\x1b[J')[0].split('\r\n')]
+            for line in re.split('\r+\n', complete[-1].split('\x1b[J')[0])]
 
   def wait_for(self, condition):
     wait_until(lambda: condition(self.frame()))
@@ -709,9 +709,8 @@ class RunTest(WatchTestCase):
 
   def test_signals_that_were_ignored_stay_so(self):
     for number in signal.SIGHUP, signal.SIGCHLD:
-      script = f'grep SigIgn /proc/self/status'
       result = self.run_recorded(
-          'sh', '-c', script,
+          'grep', 'SigIgn', '/proc/self/status',
           preexec_fn=lambda number=number: signal.signal(number,
                                                          signal.SIG_IGN))
       mask = int(result.stdout.split()[1], 16)
