@@ -409,7 +409,8 @@ class TextTest(CommandTestCase):
     for arguments in ['help'], ['--help'], ['-h']:
       result = hakmem(*arguments)
       self.assertEqual((result.returncode, result.stderr), (0, ''))
-      for command in 'run', 'options', 'version', 'help':
+      for command in ('run', 'top', 'record', 'report', 'options', 'version',
+                      'help'):
         self.assertIn(f'\n  hakmem {command}', result.stdout)
         one = hakmem('help', command)
         self.assertEqual(one.returncode, 0)

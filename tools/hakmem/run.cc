@@ -40,7 +40,7 @@ int Fail(int exit_status, absl::string_view message) {
 }
 
 absl::Status UnknownOption(absl::string_view argument, absl::string_view name) {
-  std::vector<std::string> known;
+  std::vector<std::string> known = {"record"};
   for (const OptionInfo& option : OptionTable()) {
     known.push_back(OptionName(option));
   }
@@ -282,11 +282,20 @@ const Command kRunCommand = {
     "what it starts finds both too. `hakmem options` lists the options. A\n"
     "program on which preloading would have no effect is not started.\n"
     "\n"
+    "--record=FILE[,SECONDS]  record its memory and sites, every second or as\n"
+    "                         often as said, for `hakmem report`\n"
+    "--leaks                  show at its end what it has not freed, by line;\n"
+    "                         with --sites=caller unless sites are said\n"
+    "\n"
+    "With either of these the command stays as the parent of the program, and\n"
+    "passes signals on to it.\n"
+    "\n"
     "The exit status is the program's; or 127 if there is no such program, "
     "126\n"
     "if it cannot be run or preloaded, and 125 if hakmem itself fails.\n"
     "\n"
-    "    hakmem run --retain_bytes=0 -- sort words.txt\n",
+    "    hakmem run --retain_bytes=0 -- sort words.txt\n"
+    "    hakmem run --leaks -- make-report\n",
     Run};
 
 }  // namespace hakmem::tools

@@ -1,11 +1,15 @@
 #include "tools/hakmem/snapshot.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "tools/hakmem/format.h"
 
 namespace hakmem::tools {
 namespace {
+
+// A name up to this length is not made shorter.
+constexpr size_t kLongFunction = 60;
 
 absl::string_view Basename(absl::string_view path) {
   const size_t slash = path.rfind('/');
@@ -28,7 +32,8 @@ std::string Place(const SiteName& name) {
 
 std::string Title(const SiteName& name) {
   const std::string place = Place(name);
-  const std::string& what = name.label.empty() ? name.function : name.label;
+  const std::string what =
+      name.label.empty() ? ShortFunction(name.function) : name.label;
   if (!what.empty() && !place.empty()) {
     return absl::StrCat(place, " (", what, ")");
   }
@@ -45,6 +50,39 @@ std::string Title(const SiteName& name) {
 }
 
 }  // namespace
+
+std::string ShortFunction(const std::string& function) {
+  if (function.size() <= kLongFunction) return function;
+  constexpr absl::string_view kOperator = "operator";
+  std::string name;
+  size_t inside = 0;  // how many '<' are open
+  for (size_t i = 0; i < function.size(); ++i) {
+    const char c = function[i];
+    if (c == '>' && inside > 0) --inside;
+    if (inside > 0) {
+      inside += c == '<';
+      continue;
+    }
+    const char next = i + 1 < function.size() ? function[i + 1] : '\0';
+    // Only templates have their return type in front.
+    if (c == ' ' && next != '<') {
+      name.clear();
+      continue;
+    }
+    name += c;
+    if (absl::EndsWith(name, kOperator)) {
+      // What follows is a name and no bracket: "operator<<", "operator new".
+      if (next == ' ') name += function[++i];
+      while (i + 1 < function.size() &&
+             absl::StrContains("<>-=!", function.substr(i + 1, 1))) {
+        name += function[++i];
+      }
+    } else if (c == '<') {
+      ++inside;
+    }
+  }
+  return name;
+}
 
 std::string SiteTitle(const SiteName& name) { return Printable(Title(name)); }
 

@@ -67,6 +67,10 @@ struct Snapshot {
   std::map<SiteNumber, SiteFigures> sites;
 };
 
+// A function's name at a length that people read: without its return type, and
+// without the arguments of templates where it is long.
+std::string ShortFunction(const std::string& function);
+
 // What people call a site: its label, or where it stands in the sources, or
 // whatever else is known. Never empty; printable if `name` is.
 std::string SiteTitle(const SiteName& name);

@@ -118,5 +118,20 @@ TEST(SiteTitleTest, SaysWhatIsKnown) {
   EXPECT_EQ(SiteTitle(name), "other");
 }
 
+TEST(SiteTitleTest, LongFunctionsBecomeShorter) {
+  EXPECT_EQ(ShortFunction("std::vector<int>::push_back"),
+            "std::vector<int>::push_back");
+  EXPECT_EQ(ShortFunction("std::_Rb_tree_iterator<std::pair<int const, S> > "
+                          "std::_Rb_tree<int, std::pair<int const, S> >::"
+                          "_M_emplace<std::tuple<> >"),
+            "std::_Rb_tree<>::_M_emplace<>");
+  EXPECT_EQ(ShortFunction("std::basic_ostream<char, std::char_traits<char> >& "
+                          "std::operator<< <std::char_traits<char> >"),
+            "std::operator<< <>");
+  EXPECT_EQ(ShortFunction(std::string(100, 'f') + "::operator->"),
+            std::string(100, 'f') + "::operator->");
+  EXPECT_EQ(ShortFunction(std::string(100, '>')), std::string(100, '>'));
+}
+
 }  // namespace
 }  // namespace hakmem::tools

@@ -4,6 +4,7 @@ Arguments: the command, and a program with tables that this test fills.
 """
 
 import fcntl
+import glob
 import html.parser
 import json
 import os
@@ -24,6 +25,60 @@ HAKMEM = os.path.abspath(sys.argv.pop(1))
 FAKE_TARGET = os.path.abspath(sys.argv.pop(1))
 
 NOBODY = 65534
+# Leaks in one of 20 threads, on the line that says so; does what its argument
+# says at the end.
+LEAKY = '''
+#include <sys/wait.h>
+#include <unistd.h>
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+void* volatile sink;
+__attribute__((noinline)) void Plant() {
+  for (int i = 0; i < 50; ++i) {
+    sink = malloc(10000);  // the leak
+    asm("");
+  }
+}
+__attribute__((noinline)) void Work(int seed) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < 20000; ++i) {
+    blocks.push_back(malloc(16 + i * seed % 500));
+    if (blocks.size() > 100) {
+      free(blocks[i % 100]);
+      blocks[i % 100] = blocks.back();
+      blocks.pop_back();
+    }
+  }
+  for (void* block : blocks) free(block);
+}
+int main(int argc, char** argv) {
+  const char* const how = argc > 1 ? argv[1] : "";
+  if (strcmp(how, "clean") == 0) return 4;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 20; ++i) {
+    threads.emplace_back([i] {
+      Work(i + 1);
+      if (i == 7) Plant();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (strcmp(how, "kill") == 0) raise(SIGTERM);
+  if (strcmp(how, "_exit") == 0) _exit(5);
+  if (strcmp(how, "fork") == 0 && fork() == 0) {
+    sink = new char[700000];  // the leak of the child
+    return 0;
+  }
+  wait(nullptr);
+  puts("done");
+  if (strcmp(how, "wait") == 0) getchar();
+  return 3;
+}
+'''
+
 HOSTILE = '</script><img~src=x~onerror=alert(1)>\x1b[31m'
 
 
@@ -158,7 +213,7 @@ class TopTest(WatchTestCase):
     self.assertEqual(len(tables), 3 if tables[0][0].startswith(' ') else 2,
                      rest)
     last = tables[-1]
-    self.assertRegex(last[5], r' \+400 KiB +\+[\d.]+ MiB.* id 12$')
+    self.assertRegex(last[5], r' \+400 KiB +\+[\d.]+ [KM]iB .* id 12$')
     self.assertRegex(last[6], r' \+1\.00 KiB ')
     self.assertRegex(last[7], r' 0 B .* net/server\.cc:42 ')
 
@@ -181,7 +236,7 @@ class TopTest(WatchTestCase):
     target = self.target()
     symbols = subprocess.run(['nm', '-C', FAKE_TARGET], capture_output=True,
                              text=True, check=True).stdout
-    address = int(re.search(r'^([0-9a-f]+) . main$', symbols, re.M)[1], 16) + 8
+    address = int(re.search(r'^([0-9a-f]+) . main$', symbols, re.M)[1], 16) + 1
     target.do(f'caller {FAKE_TARGET} {address}', 'alloc 0 32 10',
               f'caller /nowhere/lib.so {0xabc}', 'alloc 1 32 5')
     lines = hakmem('top', '--once', target.pid).stdout.splitlines()
@@ -571,7 +626,7 @@ class RecordTest(WatchTestCase):
     target = self.target()
     symbols = subprocess.run(['nm', '-C', FAKE_TARGET], capture_output=True,
                              text=True, check=True).stdout
-    address = int(re.search(r'^([0-9a-f]+) . main$', symbols, re.M)[1], 16) + 8
+    address = int(re.search(r'^([0-9a-f]+) . main$', symbols, re.M)[1], 16) + 1
     target.do(f'caller {FAKE_TARGET} {address}', 'alloc 0 32 10')
     process = self.record(target)
     wait_until(self.snapshots)
@@ -758,6 +813,124 @@ class RunTest(WatchTestCase):
     self.assert_refused(self.run_recorded('/nowhere/program'), 127,
                         'run: /nowhere/program: no such program')
     self.assertFalse(os.path.exists(self.path('recording')))
+
+
+class RealProgramTest(WatchTestCase):
+  """A program on libhakmem.so, with no change to it."""
+
+  @classmethod
+  def setUpClass(cls):
+    cls.folder = tempfile.mkdtemp(dir='/tmp')
+    cls.addClassCleanup(shutil.rmtree, cls.folder)
+    cls.source = os.path.join(cls.folder, 'leaky.cc')
+    with open(cls.source, 'w', encoding='utf-8') as file:
+      file.write(LEAKY)
+    cls.leaky = os.path.join(cls.folder, 'leaky')
+    subprocess.run(['g++', '-O2', '-g', '-pthread', cls.source, '-o',
+                    cls.leaky], check=True)
+
+  @classmethod
+  def place(cls, comment, function):
+    """The place of the line that ends in the comment, as a pattern."""
+    lines = LEAKY.split('\n')
+    line = [i + 1 for i, text in enumerate(lines)
+            if text.endswith('// ' + comment)]
+    return f'{re.escape(cls.source)}:{line[0]} \\({function}\\)'
+
+  def temporary(self):
+    return set(glob.glob('/tmp/hakmem.*'))
+
+  def test_leak_of_one_thread_is_the_first_line(self):
+    before = self.temporary()
+    result = hakmem('run', '--leaks', '--', self.leaky)
+    self.assertEqual((result.returncode, result.stdout), (3, 'done\n'))
+    lines = result.stderr.splitlines()
+    leak = re.fullmatch(r'(\d+) bytes in 50 blocks  ' +
+                        self.place('the leak', 'Plant'), lines[0])
+    self.assertTrue(leak, result.stderr)
+    # 10,000 bytes, rounded up to a class.
+    self.assertTrue(500000 <= int(leak[1]) <= 600000, lines[0])
+    self.assertRegex(lines[-1], r'^hakmem: run: the program leaked \d+ bytes in '
+                     r'\d+ blocks, at \d+ sites?( \(beside .*\))?$')
+    self.assertEqual(self.temporary(), before)
+
+  def test_no_leaks(self):
+    result = hakmem('run', '--leaks', '--', self.leaky, 'clean')
+    self.assertEqual((result.returncode, result.stdout), (4, ''))
+    self.assertRegex(result.stderr, r'^hakmem: run: the program leaked nothing'
+                     r'( \(beside \d+ bytes that .*\))?\n$')
+
+  def test_program_that_does_not_exit(self):
+    before = self.temporary()
+    for how, status in [('kill', -signal.SIGTERM), ('_exit', 5)]:
+      result = hakmem('run', '--leaks', '--', self.leaky, how)
+      self.assertEqual(result.returncode, status)
+      self.assertRegex(result.stderr, r'^hakmem: run: the program did not come '
+                       r'to its end by exit\(\), .*\n$')
+    self.assert_refused(hakmem('run', '--leaks', '/nowhere/x'), 127,
+                        'run: /nowhere/x: no such program')
+    self.assertEqual(self.temporary(), before)
+
+  def test_processes_report_for_themselves(self):
+    result = hakmem('run', '--leaks', '--', self.leaky, 'fork')
+    self.assertEqual(result.returncode, 3)
+    first, _, second = result.stderr.partition('hakmem: run: the program')
+    self.assertRegex(first, self.place('the leak', 'Plant'))
+    self.assertNotIn('main', first)
+    self.assertRegex(second, r'\n7\d{5} bytes in 1 block  ' +
+                     self.place('the leak of the child', 'main') + '\n')
+    self.assertRegex(second, r'\nhakmem: run: process \d+, which it started, '
+                     r'leaked ')
+
+  def test_with_other_sites(self):
+    result = hakmem('run', '--leaks', '--sites=0', '--', self.leaky)
+    self.assertEqual(result.returncode, 3)
+    self.assertEqual(result.stderr,
+                     'hakmem: run: the program leaked nothing\n')
+
+  def test_top_and_recording(self):
+    path = self.path('leaky.rec')
+    process = subprocess.Popen(
+        [HAKMEM, 'run', '--leaks', f'--record={path},0.05', '--', self.leaky,
+         'wait'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+        env=dict(os.environ, HAKMEM_SITES='caller'))
+    for stream in process.stdin, process.stdout, process.stderr:
+      self.addCleanup(stream.close)
+
+    def lines():
+      with open(path, encoding='utf-8') as file:
+        return [json.loads(line) for line in file if line.endswith('\n')]
+
+    wait_until(lambda: os.path.exists(path) and
+               sum('t' in line for line in lines()) > 2)
+    target = lines()[0]['pid']
+    # All threads have ended, so the tables are exact.
+    shown = []
+
+    def look():
+      shown[:] = hakmem('top', '--once', target).stdout.splitlines()
+      return len(shown) > 5 and ' 50 ' in shown[5]
+
+    wait_until(look)
+    self.assertRegex(shown[0], rf'leaky  pid {target}  tls_full  up ')
+    self.assertRegex(shown[1], r'^rss [\d.]+ MiB  live [\d.]+ KiB  cached [\d.]+ '
+                     r'[KM]iB  free [\d.]+ [KM]?i?B  metadata [\d.]+ KiB$')
+    self.assertRegex(shown[5], r'leaky\.cc:\d+ \(Plant\)$')
+    before = sum('t' in line for line in lines())
+    wait_until(lambda: sum('t' in line for line in lines()) > before + 1)
+    process.stdin.write('\n')
+    errors = process.communicate(timeout=60)[1]
+    self.assertEqual(process.returncode, 3)
+    self.assertRegex(errors.splitlines()[0], self.place('the leak', 'Plant'))
+    self.assertEqual(hakmem('report', path).returncode, 0)
+    with open(self.path('leaky.html'), encoding='utf-8') as file:
+      data = Page(file.read()).data
+    plant = [site for site in data['sites'] if site['function'] == 'Plant']
+    self.assertEqual(len(plant), 1)
+    self.assertEqual((plant[0]['blocks'], plant[0]['file']), (50, self.source))
+    self.assertGreater(data['live'][-1], plant[0]['live'])
+    self.assertLess(data['live'][-1], 10 * plant[0]['live'])
 
 
 class ReportTest(WatchTestCase):

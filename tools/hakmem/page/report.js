@@ -70,7 +70,9 @@ const hideTip = () => { tip.hidden = true; };
 
 function showHeader() {
   const last = data.t.length - 1;
-  byId('program').textContent = data.command.join(' ') || `process ${data.pid}`;
+  const program = (data.command[0] || '').split('/').pop();
+  byId('program').textContent = program || `process ${data.pid}`;
+  byId('command').textContent = data.command.join(' ');
   const when = new Date(data.started);
   const about = [`process ${data.pid}`];
   if (data.stage) about.push(`hakmem ${data.hakmem}, ${data.stage}`);
