@@ -4,9 +4,10 @@
 //
 //     site KIND ID LINE FILE LABEL  the next site, from 0; "-" for no text
 //     caller MODULE OFFSET          the next site, of kind 3
-//     alloc SITE SIZE COUNT         blocks come
-//     free SITE SIZE COUNT AGE      blocks go, of that bucket of ages
-//     heap FIELD BYTES              slab, large, direct, dirty, metadata,
+//     stack                         the next site: malloc called by
+//     FakeTargetMain() alloc SITE SIZE COUNT         blocks come free SITE SIZE
+//     COUNT AGE      blocks go, of that bucket of ages heap FIELD BYTES slab,
+//     large, direct, dirty, metadata,
 //                                   cached or partial
 //     set FIELD VALUE               magic, version, or count of sites
 //     exec                          becomes `sleep 60`
@@ -32,10 +33,14 @@ namespace {
 constexpr size_t kSites = 4096;
 constexpr size_t kCells = 4 * kSites;
 constexpr size_t kNameBytes = size_t{1} << 20;
+constexpr size_t kFrames = 64;
 
 hakmem::ObservedSite sites[kSites];
 hakmem::ObservedCell cells[kCells];
 char names[kNameBytes];
+uint64_t frames[kFrames];
+
+uint64_t main_address;
 
 void SetRegion(hakmem::ObservedRegion& region, const void* address,
                uint64_t capacity, uint32_t element_bytes) {
@@ -53,6 +58,7 @@ void SetUp() {
   SetRegion(hak_observed.sites, sites, kSites, sizeof(sites[0]));
   SetRegion(hak_observed.cells, cells, kCells, sizeof(cells[0]));
   SetRegion(hak_observed.names, names, kNameBytes, 1);
+  SetRegion(hak_observed.frames, frames, kFrames, sizeof(frames[0]));
   hak_observed.names.count = 1;
   hak_observed.magic = hakmem::kObservedMagic;
 }
@@ -137,6 +143,16 @@ bool Obey(const std::string& command, std::istream& words) {
     added.file = AddName(text);
     added.module_offset = number;
     ++hak_observed.sites.count;
+  } else if (command == "stack") {
+    hakmem::ObservedSite& added = AddSite(hakmem::SiteKind::kStack);
+    added.frames = hak_observed.frames.count;
+    added.frame_count = 2;
+    if (added.frames + 2 > kFrames) std::abort();
+    // As return addresses, behind the first instruction of each.
+    frames[added.frames] = reinterpret_cast<uint64_t>(&std::malloc) + 1;
+    frames[added.frames + 1] = main_address + 1;
+    hak_observed.frames.count += 2;
+    ++hak_observed.sites.count;
   } else if (command == "alloc") {
     if (!(words >> site >> size >> count) || site >= kSites) return false;
     Cell(site, size).allocs += count;
@@ -167,7 +183,9 @@ bool Obey(const std::string& command, std::istream& words) {
 
 }  // namespace
 
-int main() {
+// Not main() itself, whose address C++ does not give.
+extern "C" __attribute__((noinline)) int FakeTargetMain() {
+  main_address = reinterpret_cast<uint64_t>(&FakeTargetMain);
   SetUp();
   std::cout << "ok" << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
@@ -179,3 +197,5 @@ int main() {
   }
   return 0;
 }
+
+int main() { return FakeTargetMain(); }

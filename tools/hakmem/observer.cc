@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "hakmem/core/observed.h"
 #include "tools/hakmem/elf_file.h"
 
@@ -53,6 +54,16 @@ const char* KindName(uint32_t kind) {
       return "stack";
   }
   return "site";
+}
+
+// Libraries whose calls of malloc say nothing about the program.
+bool IsOfEveryProgram(absl::string_view module) {
+  const absl::string_view name = module.substr(module.rfind('/') + 1);
+  for (const absl::string_view library :
+       {"libhakmem.so", "libc.so", "libstdc++.so", "libc++.so", "ld-linux"}) {
+    if (absl::StartsWith(name, library)) return true;
+  }
+  return false;
 }
 
 // The process's files in the order in which to look for the symbol: the program
@@ -213,6 +224,54 @@ const std::string& Observer::BuildId(const std::string& module) {
   return place->second;
 }
 
+absl::Status Observer::SetModule(uint64_t address, SiteName* name) {
+  name->module.clear();
+  const auto find = [this, address]() -> const Mapping* {
+    for (const Mapping& mapping : mappings_) {
+      if (address >= mapping.begin && address < mapping.end) return &mapping;
+    }
+    return nullptr;
+  };
+  const Mapping* mapping = find();
+  if (mapping == nullptr) {
+    absl::StatusOr<std::vector<Mapping>> mappings = process_.Mappings();
+    if (!mappings.ok()) return mappings.status();
+    mappings_ = *std::move(mappings);
+    mapping = find();
+  }
+  // Code that is of no file, or of a library that is gone.
+  if (mapping == nullptr) return absl::OkStatus();
+  const ElfFile file(process_.FileOf(*mapping));
+  const std::optional<uint64_t> bias =
+      file.Bias(mapping->offset, mapping->begin);
+  if (!bias.has_value()) return absl::OkStatus();
+  name->module = mapping->path;
+  name->offset = address - *bias;
+  return absl::OkStatus();
+}
+
+absl::Status Observer::NameStack(uint64_t first, uint32_t count,
+                                 SiteName* name) {
+  absl::StatusOr<Region> region =
+      ReadRegion(offsetof(Observed, frames), sizeof(uint64_t));
+  if (!region.ok()) return region.status();
+  if (first > region->count || count > region->count - first) {
+    return absl::OkStatus();
+  }
+  region->count = first + count;
+  const absl::StatusOr<std::string> frames = ReadElements(*region, first);
+  if (!frames.ok()) return frames.status();
+  for (uint32_t i = 0; i < count; ++i) {
+    const auto address =
+        Field<uint64_t>(frames->data(), i * region->element_bytes);
+    const absl::Status status = SetModule(address, name);
+    if (!status.ok()) return status;
+    if (!name->module.empty() && !IsOfEveryProgram(name->module)) break;
+  }
+  if (!name->module.empty()) name->build_id = BuildId(name->module);
+  return absl::OkStatus();
+}
+
 absl::Status Observer::NameSites(const Region& region,
                                  const std::string& sites) {
   for (uint64_t i = 0; i < region.count; ++i) {
@@ -231,6 +290,11 @@ absl::Status Observer::NameSites(const Region& region,
       name.offset =
           Field<uint64_t>(site, offsetof(ObservedSite, module_offset));
       if (!file.empty()) name.build_id = BuildId(file);
+    } else if (static_cast<SiteKind>(kind) == SiteKind::kStack) {
+      const absl::Status status = NameStack(
+          Field<uint64_t>(site, offsetof(ObservedSite, frames)),
+          Field<uint32_t>(site, offsetof(ObservedSite, frame_count)), &name);
+      if (!status.ok()) return status;
     } else {
       name.file = file;
       name.line = Field<uint32_t>(site, offsetof(ObservedSite, line));

@@ -58,6 +58,11 @@ class Observer {
                                            uint64_t first) const;
   absl::Status ReadTexts();
   absl::Status NameSites(const Region& region, const std::string& sites);
+  // Gives the name of a stack its innermost frame outside of the libraries that
+  // every program has.
+  absl::Status NameStack(uint64_t first, uint32_t count, SiteName* name);
+  // Sets module and offset to where an address of code comes from.
+  absl::Status SetModule(uint64_t address, SiteName* name);
   std::string Text(uint64_t offset) const;
   const std::string& BuildId(const std::string& module);
   template <typename T>
@@ -71,6 +76,7 @@ class Observer {
   std::string texts_;  // all names so far; what stands there never changes
   std::map<SiteNumber, SiteName> names_;
   std::map<std::string, std::string> build_ids_;  // by path of the module
+  std::vector<Mapping> mappings_;  // as of when an address was in none of them
 };
 
 }  // namespace hakmem::tools

@@ -84,6 +84,10 @@ std::string ShortFunction(const std::string& function) {
   return name;
 }
 
-std::string SiteTitle(const SiteName& name) { return Printable(Title(name)); }
+std::string SiteTitle(const SiteName& name) {
+  // Its figures are of the blocks that were picked, not of all.
+  const char* const prefix = name.kind == "stack" ? "sampled: " : "";
+  return Printable(absl::StrCat(prefix, Title(name)));
+}
 
 }  // namespace hakmem::tools

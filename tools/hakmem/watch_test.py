@@ -247,6 +247,13 @@ class TopTest(WatchTestCase):
                    env={'PATH': self.scratch}).stdout.splitlines()
     self.assertTrue(lines[5].endswith(f'  fake_target+{address:#x}'))
 
+  def test_names_stacks(self):
+    target = self.target()
+    target.do('stack', 'alloc 0 32 10')
+    lines = hakmem('top', '--once', target.pid).stdout.splitlines()
+    self.assertRegex(lines[5], r'  sampled: hakmem/fake_target\.cc:\d+ '
+                     r'\(FakeTargetMain\)$')
+
   def test_wrong_arguments(self):
     for arguments, pattern in [
         ([], 'takes the number of one process; .*'),
