@@ -218,11 +218,12 @@ class Parser {
       if (at_ == text_.size() || text_[at_] != '"') {
         return Fail("a name in quotes is expected");
       }
-      value->members.emplace_back();
-      if (!String(&value->members.back().first)) return false;
+      value->names.emplace_back();
+      if (!String(&value->names.back())) return false;
       Space();
       if (!Take(":")) return Fail("':' is expected");
-      if (!Value(depth + 1, &value->members.back().second)) return false;
+      value->items.emplace_back();
+      if (!Value(depth + 1, &value->items.back())) return false;
       Space();
       if (Take("}")) return true;
       if (!Take(",")) return Fail("',' or '}' is expected");
@@ -237,11 +238,10 @@ class Parser {
 }  // namespace
 
 const Json* Json::Find(absl::string_view name) const {
-  const Json* found = nullptr;
-  for (const auto& [member, value] : members) {
-    if (member == name) found = &value;
+  for (size_t i = names.size(); i-- > 0;) {
+    if (names[i] == name) return &items[i];
   }
-  return found;
+  return nullptr;
 }
 
 uint64_t Json::Integer(absl::string_view name, uint64_t missing) const {

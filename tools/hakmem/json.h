@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,8 +25,9 @@ class Json {
   uint64_t integer = 0;
   bool whole = false;
   std::string text;
+  // Of an array; of an object the values, whose names are in `names`.
   std::vector<Json> items;
-  std::vector<std::pair<std::string, Json>> members;
+  std::vector<std::string> names;
 
   // The last member of that name, or a null pointer, also where this is no
   // object.

@@ -216,8 +216,18 @@ std::vector<std::string> Process::CommandLine() const {
 }
 
 std::string Process::PathOutside(absl::string_view path) const {
+  const std::string plain(path);
   std::string outside = absl::StrCat(Proc("root"), path);
-  return access(outside.c_str(), R_OK) == 0 ? outside : std::string(path);
+  struct stat seen_inside;
+  struct stat seen_here;
+  if (stat(outside.c_str(), &seen_inside) != 0) return plain;
+  // The name without the process is good after its end too.
+  if (stat(plain.c_str(), &seen_here) == 0 &&
+      seen_here.st_dev == seen_inside.st_dev &&
+      seen_here.st_ino == seen_inside.st_ino) {
+    return plain;
+  }
+  return outside;
 }
 
 std::string Process::FileOf(const Mapping& mapping) const {
