@@ -71,9 +71,9 @@ std::string Place(const Leak& leak, const CodeName& name) {
 }
 
 void SortLeaks(std::vector<Leak>* leaks) {
-  std::stable_sort(
-      leaks->begin(), leaks->end(),
-      [](const Leak& a, const Leak& b) { return a.bytes > b.bytes; });
+  std::sort(leaks->begin(), leaks->end(), [](const Leak& a, const Leak& b) {
+    return a.bytes != b.bytes ? a.bytes > b.bytes : a.place < b.place;
+  });
 }
 
 std::string FormatReport(LeakReport report, const std::string& who) {

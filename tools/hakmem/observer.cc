@@ -82,10 +82,17 @@ std::vector<Mapping> Candidates(const std::vector<Mapping>& mappings) {
   for (const Mapping& mapping : mappings) {
     if (mapping.executable) programs.emplace(mapping.device, mapping.inode);
   }
-  std::erase_if(firsts, [&programs](const Mapping& mapping) {
-    return !programs.contains({mapping.device, mapping.inode});
-  });
-  return firsts;
+  // By address the program comes first, and the libraries after it.
+  std::vector<Mapping> candidates;
+  for (const bool ours : {true, false}) {
+    for (size_t i = 0; i < firsts.size(); ++i) {
+      const Mapping& mapping = firsts[i];
+      if (!programs.contains({mapping.device, mapping.inode})) continue;
+      const bool first = i == 0 || absl::StrContains(mapping.path, "hakmem");
+      if (first == ours) candidates.push_back(mapping);
+    }
+  }
+  return candidates;
 }
 
 }  // namespace
@@ -98,18 +105,10 @@ T Observer::HeaderField(size_t offset) const {
 absl::StatusOr<Observer> Observer::Attach(const Process& process) {
   absl::StatusOr<std::vector<Mapping>> mappings = process.Mappings();
   if (!mappings.ok()) return mappings.status();
-  std::vector<Mapping> candidates = Candidates(*mappings);
-  // By address the program comes first, and the libraries after it.
-  if (!candidates.empty()) {
-    std::stable_partition(candidates.begin() + 1, candidates.end(),
-                          [](const Mapping& mapping) {
-                            return absl::StrContains(mapping.path, "hakmem");
-                          });
-  }
   absl::Status status = absl::FailedPreconditionError(
       absl::StrCat("process ", process.pid(), " (", process.CommandLine()[0],
                    ") does not run on hakmem"));
-  for (const Mapping& mapping : candidates) {
+  for (const Mapping& mapping : Candidates(*mappings)) {
     const ElfFile file(process.FileOf(mapping));
     const std::optional<uint64_t> symbol = file.FindSymbol(kSymbol);
     const std::optional<uint64_t> bias =
@@ -118,9 +117,11 @@ absl::StatusOr<Observer> Observer::Attach(const Process& process) {
     Observer observer(process, *bias + *symbol);
     const absl::Status read = observer.ReadHeader();
     if (read.ok()) return observer;
-    // Of two in one process one is never used.
-    if (!absl::IsFailedPrecondition(read)) status = read;
-    if (!absl::IsUnavailable(read) && !absl::IsFailedPrecondition(read)) break;
+    // Of two in one process one is never used; and the process may become
+    // another program just now.
+    if (absl::IsFailedPrecondition(read) || absl::IsOutOfRange(read)) continue;
+    status = read;
+    if (!absl::IsUnavailable(read)) break;
   }
   // That it has ended explains all else.
   if (process.HasEnded()) return process.EndedError();
@@ -131,9 +132,6 @@ absl::Status Observer::ReadHeader() {
   header_.assign(sizeof(Observed), '\0');
   const size_t fixed = offsetof(Observed, sites);
   absl::Status status = process_.Read(address_, header_.data(), fixed);
-  if (absl::IsOutOfRange(status)) {
-    return absl::FailedPreconditionError(status.message());
-  }
   if (!status.ok()) return status;
   const auto magic = HeaderField<uint64_t>(offsetof(Observed, magic));
   if (magic == 0) {
@@ -305,6 +303,15 @@ absl::Status Observer::NameSites(const Region& region,
 }
 
 absl::StatusOr<Snapshot> Observer::Read() {
+  absl::StatusOr<Snapshot> snapshot = ReadTables();
+  // Tables that are there do not go, but for another program coming.
+  if (absl::IsOutOfRange(snapshot.status())) {
+    return absl::FailedPreconditionError(snapshot.status().message());
+  }
+  return snapshot;
+}
+
+absl::StatusOr<Snapshot> Observer::ReadTables() {
   absl::Status status = ReadHeader();
   if (!status.ok()) return status;
   const absl::StatusOr<Region> site_region =

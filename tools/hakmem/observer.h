@@ -52,6 +52,7 @@ class Observer {
   Observer(const Process& process, uint64_t address)
       : process_(process), address_(address) {}
 
+  absl::StatusOr<Snapshot> ReadTables();
   absl::Status ReadHeader();
   absl::StatusOr<Region> ReadRegion(size_t offset, size_t least_bytes) const;
   absl::StatusOr<std::string> ReadElements(const Region& region,

@@ -178,10 +178,13 @@ std::string ReportData(const Recording& recording) {
     total += site.last.live_bytes;
     sites.push_back(&site);
   }
-  std::stable_sort(sites.begin(), sites.end(),
-                   [](const Recording::Site* a, const Recording::Site* b) {
-                     return a->last.peak_bytes > b->last.peak_bytes;
-                   });
+  // Equal ones in the order of the recording, as they lie in memory.
+  std::sort(sites.begin(), sites.end(),
+            [](const Recording::Site* a, const Recording::Site* b) {
+              return a->last.peak_bytes != b->last.peak_bytes
+                         ? a->last.peak_bytes > b->last.peak_bytes
+                         : a < b;
+            });
   std::vector<Row> rows;
   for (const Recording::Site* const site : sites) {
     Row row = {site, LiveBytes(recording, *site), false};
