@@ -117,11 +117,10 @@ absl::StatusOr<Observer> Observer::Attach(const Process& process) {
     Observer observer(process, *bias + *symbol);
     const absl::Status read = observer.ReadHeader();
     if (read.ok()) return observer;
-    // Of two in one process one is never used; and the process may become
-    // another program just now.
+    // The process may become another program just now.
     if (absl::IsFailedPrecondition(read) || absl::IsOutOfRange(read)) continue;
     status = read;
-    if (!absl::IsUnavailable(read)) break;
+    break;
   }
   // That it has ended explains all else.
   if (process.HasEnded()) return process.EndedError();
