@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/report.h"
 
@@ -50,6 +51,7 @@ void Arena::SetUp() {
   HelgrindIgnore(&live_granules_, sizeof(live_granules_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   options_ = ReadOptions();
+  hak_observed.start_milliseconds = os::CoarseMilliseconds();
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes
                      : os::PhysicalMemory() / kDefaultCacheShare;
@@ -99,6 +101,8 @@ bool Arena::Reserve(uint64_t arena_bytes) {
     MutexLock lock(mu_);
     free_.Init(nodes_);
   }
+  hak_observed.arena_start = reinterpret_cast<uintptr_t>(start);
+  hak_observed.arena_bytes = arena_bytes;
   view_ = {.base = reinterpret_cast<uintptr_t>(start),
            .eighths = arena_bytes >> 3,
            .class_map = class_map_};
@@ -269,6 +273,7 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
     retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
   }
   if (zeroed != nullptr) *zeroed = !dirty;
+  ShowFigures();
   return true;
 }
 
@@ -315,6 +320,7 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     Enter(span, end, new_end);
   }
   span->granules = granules;
+  ShowFigures();
   return true;
 }
 
@@ -341,6 +347,7 @@ void Arena::PurgeBeyondBound() {
   }
   const size_t surplus = retention_.Surplus(dirty_granules_, now);
   if (surplus != 0) PurgeLocked(dirty_granules_ - surplus);
+  ShowFigures();
 }
 
 // From the top down: allocation takes the lowest addresses first, so the
@@ -375,7 +382,42 @@ size_t Arena::PurgeLocked(size_t keep) {
 
 size_t Arena::Purge(size_t keep) {
   MutexLock lock(mu_);
-  return PurgeLocked(keep >> kGranuleShift);
+  const size_t purged = PurgeLocked(keep >> kGranuleShift);
+  ShowFigures();
+  return purged;
+}
+
+uint32_t Arena::ForEachSpan(uint32_t from, uint32_t granules,
+                            void (*fn)(void*, Span*), void* context) {
+  MutexLock lock(mu_);
+  const uint32_t limit = std::max(frontier_, 1u);
+  const uint32_t end =
+      granules < limit - std::min(from, limit) ? from + granules : limit;
+  // Granule 0 is never in use.
+  uint32_t granule = std::max(from, 1u);
+  while (granule < end) {
+    Span* const span = SpanOf(AddressOf(granule));
+    if (span == nullptr) {
+      granule += free_.LengthAt(granule);
+    } else {
+      if (span->start == granule) fn(context, span);
+      granule = span->start + span->granules;
+    }
+  }
+  return granule < limit ? granule : 0;
+}
+
+// For those who look from outside.
+void Arena::ShowFigures() {
+  const auto show = [](std::atomic<uint64_t>& figure, uint64_t granules) {
+    figure.store(granules * kGranuleSize, std::memory_order_relaxed);
+  };
+  const uint32_t live = live_granules_.load(std::memory_order_relaxed);
+  show(hak_observed.committed_bytes, frontier_);
+  show(hak_observed.slab_bytes, live - large_granules_);
+  show(hak_observed.large_bytes, large_granules_);
+  show(hak_observed.free_dirty_bytes, dirty_granules_);
+  show(hak_observed.purged_bytes, purged_granules_);
 }
 
 Arena::Stats Arena::GetStats() {

@@ -130,13 +130,27 @@ class Arena {
                       : static_cast<Span*>(metadata_.FromIndex(index));
   }
 
-  // SpanOf() for a block that the caller has.
+  // SpanOf() for a block that the caller has, and by its granule.
   Span* SpanOfLive(const void* block) const {
-    const size_t granule =
+    return SpanOfLiveGranule(
         static_cast<size_t>(static_cast<const char*>(block) - base_) >>
-        kGranuleShift;
+        kGranuleShift);
+  }
+  Span* SpanOfLiveGranule(size_t granule) const {
     return static_cast<Span*>(metadata_.FromIndex(
         span_map_[granule].load(std::memory_order_relaxed)));
+  }
+
+  // Calls fn(context, span) for the spans that begin in the next `granules`
+  // granules from `from`, under the arena's lock, under which none of them goes
+  // away. Returns where to go on, or 0 at the end of the arena.
+  uint32_t ForEachSpan(uint32_t from, uint32_t granules,
+                       void (*fn)(void* context, Span* span), void* context)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // At least as many as the arena has in use.
+  uint32_t granules_with_tables() const {
+    return tables_frontier_.load(std::memory_order_relaxed);
   }
 
   char* AddressOf(uint32_t granule) const {
@@ -190,6 +204,7 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsFree(uint32_t granule) const {
     return span_map_[granule].load(std::memory_order_relaxed) == 0;
   }

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hakmem/core/observed.h"
+
 namespace hakmem {
 
 // Counts bytes of blocks: for threads the room in their magazines, used or not,
@@ -54,7 +56,8 @@ class CacheBudget {
     return false;
   }
 
-  alignas(64) std::atomic<int64_t> used_{0};
+  // Where those who look from outside find it, on a cache line of its own.
+  std::atomic<int64_t>& used_ = hak_observed.cached_bytes;
   std::atomic<uint32_t> threads_{0};
 };
 

@@ -97,6 +97,12 @@ bool DirectMappings::MakeRoom() {
   return true;
 }
 
+// For those who look from outside.
+void DirectMappings::ShowFigures() {
+  hak_observed.direct_bytes.store(mapped_bytes(), std::memory_order_relaxed);
+  hak_observed.direct_count.store(live_, std::memory_order_relaxed);
+}
+
 void* DirectMappings::Map(size_t bytes, size_t alignment, Tag tag) {
   bytes = PageUp(bytes);
   if (bytes == 0) return nullptr;
@@ -109,6 +115,7 @@ void* DirectMappings::Map(size_t bytes, size_t alignment, Tag tag) {
   }
   Insert({reinterpret_cast<uintptr_t>(block), bytes, tag});
   mapped_.fetch_add(bytes, std::memory_order_relaxed);
+  ShowFigures();
   return block;
 }
 
@@ -123,6 +130,7 @@ bool DirectMappings::Unmap(const void* block, FreedLarge* freed) {
     entry->address = kGone;
     --live_;
     mapped_.fetch_sub(bytes, std::memory_order_relaxed);
+    ShowFigures();
   }
   os::Unmap(const_cast<void*>(block), bytes);
   return true;
@@ -151,6 +159,7 @@ void* DirectMappings::Resize(void* block, size_t bytes) {
     Insert({reinterpret_cast<uintptr_t>(resized), bytes, tag});
   }
   mapped_.fetch_add(bytes - old_bytes, std::memory_order_relaxed);
+  ShowFigures();
   return resized;
 }
 
@@ -205,7 +214,6 @@ void* AllocateLarge(size_t size, size_t alignment, bool* zeroed, Tag tag) {
       HelgrindIgnore(&span->tag, sizeof(span->tag));
       span->tag.store(tag, std::memory_order_relaxed);
       if (arena.AllocateRun(span, granules, alignment, zeroed)) {
-        if (tag != kNoTag) tag_list.Add(&span->node, span);
         return arena.AddressOf(span->start);
       }
       arena.metadata().Free(memory, Metadata::kUnit);
@@ -223,7 +231,6 @@ FreedLarge FreeLarge(void* block) {
     if (span == nullptr) DieOfBadPointer(block);
     freed = {span->granules * kGranuleSize,
              span->tag.load(std::memory_order_relaxed)};
-    if (freed.tag != kNoTag) tag_list.Remove(&span->node);
     arena.metadata().Free(span, Metadata::kUnit);
   } else if (!direct_mappings.Unmap(block, &freed)) {
     DieOfBadPointer(block);
@@ -279,11 +286,7 @@ void* ResizeLarge(void* block, size_t size) {
   const uint32_t granules = GranulesFor(size);
   LargeSpan* const span = LargeSpanOf(block);
   if (granules == 0 || span == nullptr) return nullptr;
-  const bool tracked = span->tag.load(std::memory_order_relaxed) != kNoTag;
-  if (tracked) tag_list.Remove(&span->node);
-  const bool resized = arena.ResizeRun(span, granules);
-  if (tracked) tag_list.Add(&span->node, span);
-  return resized ? block : nullptr;
+  return arena.ResizeRun(span, granules) ? block : nullptr;
 }
 
 }  // namespace hakmem

@@ -21,10 +21,9 @@
 
 namespace hakmem {
 
-// A large block's span in the arena. In the list of tags while it has one.
+// A large block's span in the arena.
 struct LargeSpan : Span {
   std::atomic<Tag> tag;
-  TagNode node;
 };
 
 // What was known of a large block that is gone.
@@ -59,7 +58,7 @@ class DirectMappings {
   Tag TagOf(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
   void SetTag(const void* block, Tag tag) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // As TagList has it, for the blocks here.
+  // As TagClock has it, and ForEachTaggedBlock(), for the blocks here.
   void Sweep(uint32_t clock, uint32_t elapsed) ABSL_LOCKS_EXCLUDED(mu_);
   void ForEachBlock(void (*fn)(void* context, Tag tag, uint64_t bytes),
                     void* context) ABSL_LOCKS_EXCLUDED(mu_);
@@ -88,6 +87,7 @@ class DirectMappings {
 
   Entry* Find(uintptr_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Insert(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Mutex mu_{Mutex::Locking::kInner};

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "hakmem/core/arena.h"
+#include "hakmem/core/observed.h"
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -54,7 +55,9 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
     return true;
   }
   state.active = Slab::Create(size_class);
-  return state.active != nullptr;
+  if (state.active == nullptr) return false;
+  CountFree(SlabBlocks(size_class), size_class);
+  return true;
 }
 
 void LockedPool::File(ClassState& state, Slab* slab) {
@@ -62,6 +65,7 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
+    CountFree(-int64_t{slab->blocks}, slab->size_class);
     Slab::Destroy(slab);
     return;
   }
@@ -86,6 +90,15 @@ void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
   state.dirty_pages += change;
   dirty_pages_.fetch_add(static_cast<size_t>(static_cast<int32_t>(change)),
                          std::memory_order_relaxed);
+}
+
+// For those who look from outside: blocks in the slabs that came or went.
+void LockedPool::CountFree(int64_t blocks, SizeClass size_class) {
+  std::atomic<uint64_t>& bytes = hak_observed.free_block_bytes[geometry_.index];
+  bytes.store(bytes.load(std::memory_order_relaxed) +
+                  static_cast<uint64_t>(
+                      blocks * static_cast<int64_t>(ClassSize(size_class))),
+              std::memory_order_relaxed);
 }
 
 void LockedPool::PurgeBeyondBound() {
@@ -154,6 +167,7 @@ void* LockedPool::Allocate(SizeClass size_class) {
   if (state.active == nullptr || state.active->free_count == 0) {
     if (!Activate(state, size_class)) return nullptr;
   }
+  CountFree(-1, size_class);
   return state.active->TakeOne();
 }
 
@@ -168,6 +182,7 @@ uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
     }
     left -= state.active->Take(out, left);
   }
+  CountFree(-int64_t{count - left}, size_class);
   // Blocks were written from the end: close the gap that memory left.
   if (left != 0) {
     for (uint32_t i = left; i < count; ++i) out[i - left] = out[i];
@@ -182,6 +197,7 @@ void LockedPool::FreeLocked(SizeClass size_class, void* block) {
     Die("double free of the block", block);
   }
   slab->Put(block);
+  CountFree(1, size_class);
   ClassState& state = StateOf(size_class);
   if (slab != state.active) File(state, slab);
 }
@@ -227,6 +243,7 @@ size_t LockedPool::ReleaseEmptySlabs() {
     if (slab == nullptr || slab->free_count != slab->blocks) continue;
     state.active = nullptr;
     released += slab->granules * kGranuleSize;
+    CountFree(-int64_t{slab->blocks}, slab->size_class);
     Slab::Destroy(slab);
   }
   return released;

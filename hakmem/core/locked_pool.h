@@ -116,6 +116,8 @@ class LockedPool {
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountDirty(ClassState& state, Slab* slab, uint32_t before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountFree(int64_t blocks, SizeClass size_class)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep_pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

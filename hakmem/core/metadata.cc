@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
@@ -85,6 +86,11 @@ void Metadata::AddResident(ptrdiff_t bytes) {
       std::memory_order_relaxed);
 }
 
+void Metadata::CountUsed(size_t bytes) {
+  used_.store(bytes, std::memory_order_relaxed);
+  hak_observed.metadata_bytes.store(bytes, std::memory_order_relaxed);
+}
+
 // Adds one page to the clean ones.
 bool Metadata::Grow() {
   if (frontier_ == limit_) return false;
@@ -136,7 +142,7 @@ void* Metadata::Allocate(size_t bytes) {
       static_cast<uint32_t>(std::countr_zero(Holes(free, order)));
   free &= ~MaskOf(first, units);
   Link(page, ListFor(free));
-  used_.store(used_bytes() + bytes, std::memory_order_relaxed);
+  CountUsed(used_bytes() + bytes);
   return region_ + page * os::kPageSize + first * kUnit;
 }
 
@@ -149,7 +155,7 @@ void Metadata::Free(void* piece, size_t bytes) {
   free |= MaskOf(index % 64, static_cast<uint32_t>(bytes / kUnit));
   const uint32_t list = ListFor(free);
   Link(page, list);
-  used_.store(used_bytes() - bytes, std::memory_order_relaxed);
+  CountUsed(used_bytes() - bytes);
   if (list != kWholeDirty) return;
   const uint32_t bound = kRetainedPages + frontier_ / kRetainedShare;
   if (++whole_dirty_ > bound) PurgeLocked(bound / 2);

@@ -93,6 +93,7 @@ class Metadata {
   bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(uint32_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddResident(ptrdiff_t bytes);
+  void CountUsed(size_t bytes);
 
   // Set by Init() before anything else can reach this object.
   char* region_ = nullptr;

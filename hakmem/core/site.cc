@@ -20,6 +20,10 @@ constexpr uint64_t kMaxCells = 4 * uint64_t{kMaxSites};
 constexpr uint64_t kMaxNameBytes = 16 << 20;
 constexpr uint64_t kMaxFrames = 2 << 20;
 
+// A record's address, divided by its size, has the site's index in its lowest
+// bits.
+constexpr size_t kAlignment = size_t{sizeof(ObservedSite)} << kSiteBits;
+
 // Heads of the lists of sites that are looked up, by hash.
 constexpr size_t kBuckets = 16384;
 
@@ -74,7 +78,7 @@ bool SiteTable::Reserve() {
   const size_t frames = RegionBytes(kMaxFrames, sizeof(uint64_t));
   const size_t buckets = kBuckets * sizeof(*buckets_);
   const size_t total = sites + cells + names + frames + buckets;
-  auto* const start = static_cast<char*>(os::Reserve(total, os::kPageSize));
+  auto* const start = static_cast<char*>(os::Reserve(total, kAlignment));
   if (start == nullptr) return false;
   char* next = start;
   const auto carve = [&next](ObservedRegion& region, size_t bytes,
@@ -190,7 +194,7 @@ uint32_t SiteTable::Add(SiteKind kind, uint64_t hash, const NewSite& site) {
   const auto index =
       static_cast<uint32_t>(sites.count.load(std::memory_order_relaxed));
   ObservedSite& record = Record(index);
-  record.id = site.id != 0 ? site.id : IdOf(index);
+  record.id = kind == SiteKind::kPlace ? IdOf(index) : site.id;
   record.kind.store(kind, std::memory_order_relaxed);
   record.line = site.line;
   if (site.file != nullptr) record.file = AddFile(site.file);
@@ -348,20 +352,13 @@ void AddLive(ObservedSite& record, int64_t bytes) {
 
 }  // namespace
 
-void AddToCell(ObservedCell& cell, uint64_t allocs, uint64_t frees,
-               const uint32_t* ages) {
-  ObservedSite& record = SiteTable::Record(cell.site);
+void AddToCell(ObservedCell& cell, uint64_t allocs, uint64_t frees) {
   if (allocs != 0) cell.allocs.fetch_add(allocs, std::memory_order_relaxed);
-  if (frees != 0) {
-    cell.frees.fetch_add(frees, std::memory_order_relaxed);
-    for (uint32_t i = 0; i < kAgeBuckets; ++i) {
-      if (ages[i] == 0) continue;
-      record.ages[i].fetch_add(ages[i], std::memory_order_relaxed);
-    }
-  }
+  if (frees != 0) cell.frees.fetch_add(frees, std::memory_order_relaxed);
   if (allocs == frees) return;
-  AddLive(record, static_cast<int64_t>(allocs - frees) *
-                      static_cast<int64_t>(cell.block_bytes));
+  AddLive(SiteTable::Record(cell.site),
+          static_cast<int64_t>(allocs - frees) *
+              static_cast<int64_t>(cell.block_bytes));
 }
 
 void AddLargeAlloc(ObservedCell& cell, uint64_t bytes) {
@@ -370,12 +367,17 @@ void AddLargeAlloc(ObservedCell& cell, uint64_t bytes) {
   AddLive(SiteTable::Record(cell.site), static_cast<int64_t>(bytes));
 }
 
-void AddLargeFree(ObservedCell& cell, uint64_t bytes, uint32_t age) {
+void AddLargeFree(ObservedCell& cell, uint64_t bytes) {
   cell.frees.fetch_add(1, std::memory_order_relaxed);
   cell.free_bytes.fetch_add(bytes, std::memory_order_relaxed);
-  ObservedSite& record = SiteTable::Record(cell.site);
-  record.ages[age].fetch_add(1, std::memory_order_relaxed);
-  AddLive(record, -static_cast<int64_t>(bytes));
+  AddLive(SiteTable::Record(cell.site), -static_cast<int64_t>(bytes));
+}
+
+void AddAge(Tag tag) {
+  if (!HasBirth(tag)) return;
+  SiteTable::Record(SiteOf(tag))
+      .ages[AgeBucket(tag, tag_clock.now())]
+      .fetch_add(1, std::memory_order_relaxed);
 }
 
 }  // namespace hakmem

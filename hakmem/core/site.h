@@ -112,7 +112,7 @@ class SiteTable {
  private:
   // What a new record has beside its kind.
   struct NewSite {
-    uint64_t id = 0;  // 0: the record's address
+    uint64_t id = 0;  // but for a place
     const char* file = nullptr;
     uint32_t line = 0;
     const char* label = nullptr;
@@ -153,14 +153,15 @@ class SiteTable {
 
 extern constinit SiteTable site_table;
 
-// Adds what a thread has counted of one cell; `ages` of freed blocks, of which
-// `frees` is the sum. All of `cell`'s blocks have block_bytes.
-void AddToCell(ObservedCell& cell, uint64_t allocs, uint64_t frees,
-               const uint32_t* ages);
+// Adds what a thread has counted of a cell whose blocks all have block_bytes.
+void AddToCell(ObservedCell& cell, uint64_t allocs, uint64_t frees);
 
-// The same for one large block that came or went. `age` as AgeBucket().
+// The same for one large block that came or went.
 void AddLargeAlloc(ObservedCell& cell, uint64_t bytes);
-void AddLargeFree(ObservedCell& cell, uint64_t bytes, uint32_t age);
+void AddLargeFree(ObservedCell& cell, uint64_t bytes);
+
+// Counts the age of a block with this tag that is gone, if it has a birth.
+void AddAge(Tag tag);
 
 }  // namespace hakmem
 

@@ -1,7 +1,6 @@
 #include "hakmem/core/site_cache.h"
 
 #include <algorithm>
-#include <memory>
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/os.h"
@@ -9,76 +8,129 @@
 
 namespace hakmem {
 
+namespace {
+
+// No block's tag.
+constexpr Tag kEmptySlot = kNoSite | kOldBirth;
+
+}  // namespace
+
 namespace site_cache_internal {
 
-constinit SiteSlot no_slot = {};
+constinit SiteSlot no_slot = {.id = 0,
+                              .top = no_slot.blocks,
+                              .limit = no_slot.blocks,
+                              .tag = kEmptySlot,
+                              .left = SiteSlot::kPeriod,
+                              .given = 0,
+                              .flushed = 0,
+                              .cell = 0,
+                              .twin = kNoClass,
+                              .floor = nullptr,
+                              .blocks = {}};
 
 }  // namespace site_cache_internal
 
 namespace {
 
-// A table begins with a page and grows eightfold, twice, while one call in 16
-// finds its slot taken by another pair: as seen at each 64th of those.
-constexpr uint32_t kFirstSlots = os::kPageSize / sizeof(SiteSlot);
-constexpr uint32_t kMostSlots = 64 * kFirstSlots;
+// A table grows fourfold, twice, while one slow path in four finds its slot
+// taken by another pair: as seen at each 64th of those. At least 64 slots: see
+// SlotAt().
+constexpr uint32_t kFirstSlots = 64;
+constexpr uint32_t kMostSlots = 1024;
 constexpr uint32_t kMissesToGrow = 64;
-constexpr uint64_t kRareMiss = 16;
+constexpr uint32_t kRareMiss = 4;
 
-// Calls from one look at the clock to the next, at most. A thread that calls
-// seldom looks more often: after an idle time the first blocks would else be
-// born in the past.
-constexpr uint32_t kMostInterval = 64;
+// Bytes by which a slot may differ from its cell.
+constexpr int64_t kMostBytes = 64 << 10;
 
 // What a thread has counted is not older than this for who looks from outside,
-// as long as the thread tracks at all: a quarter of a second, in ticks.
+// where it comes to a slow path meanwhile: a quarter of a second, in ticks.
 constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
 
 constexpr uint32_t kLastIds = 256;
 
+void Clear(SiteSlot& slot) {
+  slot = site_cache_internal::no_slot;
+  slot.top = slot.limit = slot.blocks;
+}
+
 }  // namespace
 
-void SiteCache::LookAfter(SiteSlot* slot) {
-  if (slot->bytes > kMostBytes || slot->bytes < -kMostBytes) Flush(*slot);
-  if (until_clock_ != 0) return;
-  calls_ += interval_;
-  tag_clock.Advance();
-  const uint64_t tick = tag_clock.tick();
-  const uint64_t elapsed = tick - looked_;
-  if (elapsed == 0) {
-    interval_ = std::min(2 * interval_, kMostInterval);
-  } else if (elapsed > 1) {
-    interval_ =
-        static_cast<uint32_t>(std::max<uint64_t>(1, interval_ / elapsed));
-  }
-  looked_ = tick;
-  until_clock_ = interval_;
-  if (tick - flushed_ >= kFlushTicks) {
-    Flush();
-    flushed_ = tick;
-  }
+// What others read meanwhile may be between two steps; TSan is not to look.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
+    const SiteSlot& shared) {
+  const volatile SiteSlot& slot = shared;
+  if (slot.id == 0)
+    return {.site = kNoSite, .cell = 0, .allocs = 0, .frees = 0, .held = 0};
+  const uint32_t allocs = SiteSlot::kPeriod - slot.left;
+  const int64_t held = slot.top - shared.blocks;
+  const int64_t live = slot.given - held - slot.flushed;
+  return {.site = SiteOf(slot.tag),
+          .cell = slot.cell,
+          .allocs = allocs,
+          .frees = allocs - live,
+          .held = held};
 }
 
 void SiteCache::Flush(SiteSlot& slot) {
-  uint32_t ages[kAgeBuckets];
-  uint64_t frees = 0;
-  for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-    ages[age] = slot.frees[age].load(std::memory_order_relaxed);
-    frees += ages[age];
+  const uint32_t allocs = SiteSlot::kPeriod - slot.left;
+  const int64_t live = slot.live() - slot.flushed;
+  slot.left = SiteSlot::kPeriod;
+  slot.flushed = slot.live();
+  const auto frees = static_cast<uint64_t>(allocs - live);
+  if (allocs != 0 || frees != 0) {
+    AddToCell(SiteTable::Cell(slot.cell), allocs, frees);
   }
-  const uint32_t allocs = slot.allocs.load(std::memory_order_relaxed);
-  slot.bytes = 0;
-  if (allocs == 0 && frees == 0) return;
-  slot.allocs.store(0, std::memory_order_relaxed);
-  for (std::atomic<uint32_t>& count : slot.frees) {
-    count.store(0, std::memory_order_relaxed);
-  }
-  AddToCell(SiteTable::Cell(slot.cell), allocs, frees, ages);
 }
 
-void SiteCache::Flush() {
-  if (slots_ == &site_cache_internal::no_slot) return;
-  for (uint32_t i = 0; i <= mask_; ++i) {
-    if (slots_[i].key != SiteSlot::kNoKey) Flush(slots_[i]);
+void SiteCache::LookAfter(SiteSlot* slot) {
+  const int64_t bytes = (int64_t{slot->live()} - slot->flushed) *
+                        static_cast<int64_t>(ClassSize(slot->twin));
+  if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
+  tag_clock.Advance();
+  ++loads_;
+  if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
+}
+
+// Takes the free blocks out of a slot first, and gives them back then: that may
+// come to a lock, and who waits for that may allocate and come here.
+void SiteCache::Return(SiteSlot& slot) {
+  const SizeClass twin = slot.twin;
+  const int32_t count = slot.held();
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot.blocks, count, blocks);
+  slot.given -= count;
+  slot.top = slot.blocks;
+  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+}
+
+void SiteCache::Evict(SiteSlot& slot) {
+  Flush(slot);
+  const SizeClass twin = slot.twin;
+  const int32_t count = slot.held();
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot.blocks, count, blocks);
+  Clear(slot);
+  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+}
+
+// Also takes the free blocks from the slots that have handed out none since the
+// last time.
+void SiteCache::FlushAll() {
+  flushed_ = tag_clock.tick();
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    SiteSlot& slot = slots_[i];
+    if (slot.id == 0) continue;
+    const bool idle = slot.left == SiteSlot::kPeriod;
+    Flush(slot);
+    if (idle) Return(slot);
+  }
+}
+
+void SiteCache::ReturnBlocks() {
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    if (slots_[i].id != 0) Return(slots_[i]);
   }
 }
 
@@ -86,66 +138,64 @@ void SiteCache::Flush() {
 // changed, when there is no memory.
 bool SiteCache::MakeTable(uint32_t slots) {
   const size_t bytes = slots * sizeof(SiteSlot);
-  void* const memory = !arena.EnsureReady()   ? nullptr
-                       : slots == kFirstSlots ? arena.metadata().Allocate(bytes)
-                                              : os::Map(bytes, os::kPageSize);
-  if (memory == nullptr) return false;
-  auto* const made = static_cast<SiteSlot*>(memory);
+  auto* made = static_cast<SiteSlot*>(os::Map(bytes, os::kPageSize));
+  if (made == nullptr) return false;
   HelgrindIgnore(made, bytes);
-  std::uninitialized_value_construct_n(made, slots);
-  SiteSlot* old;
-  uint32_t old_mask;
+  for (uint32_t i = 0; i < slots; ++i) Clear(made[i]);
+  auto mask = static_cast<uint32_t>(bytes - sizeof(SiteSlot));
   {
     MutexLock lock(ThreadCache::registry_mutex());
-    old = slots_;
-    old_mask = mask_;
-    // Who waits for a lock may allocate, and come here in between.
-    if (old_mask + 1 < slots || old == &site_cache_internal::no_slot) {
-      Flush();
-      slots_ = made;
-      mask_ = slots - 1;
-    } else {
-      old = made;
-      old_mask = slots - 1;
+    // Who waits for a lock may allocate, and have come here in between.
+    if (mask_ < mask) {
+      // Nobody can see what is counted twice or not at all meanwhile.
+      for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+        if (slots_[i].id != 0) Flush(slots_[i]);
+      }
+      std::swap(slots_, made);
+      std::swap(mask_, mask);
     }
   }
-  FreeTable(old, old_mask);
+  if (made == &site_cache_internal::no_slot) return true;
+  for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
+    SiteSlot& slot = made[i];
+    for (int32_t block = 0; block < slot.held(); ++block) {
+      give_back_(slot.twin, slot.blocks[block]);
+    }
+  }
+  os::Unmap(made, mask + sizeof(SiteSlot));
   return true;
 }
 
-void SiteCache::FreeTable(SiteSlot* slots, uint32_t mask) {
-  if (slots == &site_cache_internal::no_slot) return;
-  const size_t bytes = (mask + 1) * sizeof(SiteSlot);
-  if (mask + 1 == kFirstSlots) {
-    arena.metadata().Free(slots, bytes);
-  } else {
-    os::Unmap(slots, bytes);
+SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
+                          GiveBack give_back) {
+  if (SiteSlot* const slot = SlotAt(*site, twin);
+      slot->id == SiteTable::IdOf(*site)) {
+    return slot;
   }
-}
-
-SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep) {
-  if (slots_ == &site_cache_internal::no_slot &&
-      (!may_keep || !MakeTable(kFirstSlots))) {
-    return nullptr;
-  }
+  give_back_ = give_back;
+  if (mask_ == 0 && (!may_keep || !MakeTable(kFirstSlots))) return nullptr;
   const uint32_t cell = site_table.CellOf(site, PlainOf(twin));
-  const uint32_t key = SiteSlot::KeyOf(*site, twin);
-  SiteSlot* slot = &slots_[IndexOf(*site, twin)];
-  if (slot->key == key) return slot;
-  if (slot->key != SiteSlot::kNoKey && ++misses_ == kMissesToGrow) {
-    misses_ = 0;
-    const uint64_t calls = calls_ + interval_ - until_clock_;
-    if (calls - calls_at_misses_ < kMissesToGrow * kRareMiss &&
-        mask_ + 1 < kMostSlots && may_keep) {
-      MakeTable(8 * (mask_ + 1));
-      slot = &slots_[IndexOf(*site, twin)];
+  const uintptr_t id = SiteTable::IdOf(*site);
+  for (;;) {
+    SiteSlot* const slot = SlotAt(*site, twin);
+    if (slot->id == id) return slot;
+    if (slot->id == 0) {
+      slot->id = id;
+      slot->tag = *site;
+      slot->cell = cell;
+      slot->twin = twin;
+      return slot;
     }
-    calls_at_misses_ = calls;
+    if (++misses_ == kMissesToGrow) {
+      const bool rare = loads_ > kMissesToGrow * kRareMiss;
+      misses_ = loads_ = 0;
+      const auto slots = static_cast<uint32_t>(mask_ / sizeof(SiteSlot) + 1);
+      if (!rare && slots < kMostSlots && may_keep && MakeTable(4 * slots)) {
+        continue;
+      }
+    }
+    Evict(*slot);
   }
-  if (slot->key != SiteSlot::kNoKey) Flush(*slot);
-  slot->key = key;
-  slot->cell = cell;
-  return slot;
 }
 
 uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
@@ -165,16 +215,27 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
 }
 
 void SiteCache::Retire() {
-  if (slots_ != &site_cache_internal::no_slot) {
-    Flush();
-    FreeTable(slots_, mask_);
-    slots_ = &site_cache_internal::no_slot;
-    mask_ = 0;
-  }
   if (last_ids_ != nullptr) {
     arena.metadata().Free(last_ids_, kLastIds * sizeof(LastId));
     last_ids_ = nullptr;
   }
+  if (mask_ == 0) return;
+  SiteSlot* slots = &site_cache_internal::no_slot;
+  uint32_t mask = 0;
+  {
+    MutexLock lock(ThreadCache::registry_mutex());
+    for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+      if (slots_[i].id != 0) Flush(slots_[i]);
+    }
+    std::swap(slots_, slots);
+    std::swap(mask_, mask);
+  }
+  for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
+    for (int32_t block = 0; block < slots[i].held(); ++block) {
+      give_back_(slots[i].twin, slots[i].blocks[block]);
+    }
+  }
+  os::Unmap(slots, mask + sizeof(SiteSlot));
 }
 
 }  // namespace hakmem

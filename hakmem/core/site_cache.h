@@ -1,21 +1,28 @@
-// What the calling thread has counted of tracked blocks and not yet added to
-// the cells that all threads share.
+// What the calling thread has of the sites that it allocates and frees for:
+// counts that it has not yet added to the cells that all threads share, and
+// some free blocks of each.
 //
-// A thread that tracks has a small table of slots, one for a site and a block
-// size, in which it counts without locked instructions. What a slot holds goes
-// to its cell when another pair needs the slot, when the bytes in it have come
-// to differ by 64 KiB, every quarter of a second, and at the thread's end. So a
-// reader of the cells alone is never far off, and with the slots of all threads
-// added it is exact.
+// A thread that tracks has a table of slots, one for a site and a block size. A
+// slot holds a few blocks that are free and have the site's tag already, so
+// that handing one out is a pop and a count, and taking one back a look at its
+// tag and a push: neither writes a tag, looks at a clock or needs a locked
+// instruction. How many blocks are live follows from how many the slot was
+// given and how many it holds. What was counted goes to the cell when the slot
+// is wanted for another pair, when the bytes have come to differ by 64 KiB,
+// after 4096 allocations, and at the thread's end. So a reader of the cells
+// alone is never far off, and with the slots of all threads added it is exact.
+//
+// An age is taken of the blocks that come by the slow path: those get a tag
+// with a date, which the fast path of free does not know.
 
 #ifndef HAKMEM_CORE_SITE_CACHE_H_
 #define HAKMEM_CORE_SITE_CACHE_H_
 
-#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/base/attributes.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/site.h"
 #include "hakmem/core/size_class.h"
@@ -23,24 +30,34 @@
 
 namespace hakmem {
 
-// Thread safety: written by its thread alone; others read the counts. Those of
-// a slot without a key are 0.
-struct alignas(64) SiteSlot {
-  static constexpr uint32_t kNoKey = 0;
+// Thread safety: belongs to its thread; others read the counts (ForEachSlot).
+// Invariants:
+//  1. blocks[0] to *top[-1] are free blocks of the pair's twin, tagged with its
+//     site and without a date, and nobody else has them.
+//  2. live() is how many blocks of the pair this thread has handed out and not
+//     taken back, modulo those that it took back for others.
+struct alignas(256) SiteSlot {
+  static constexpr uint32_t kBlocks = 25;
+  // Allocations from one flush to the next, at most.
+  static constexpr uint32_t kPeriod = 4096;
 
-  // Site and twin in one; a twin is not 0.
-  static constexpr uint32_t KeyOf(uint32_t site, SizeClass twin) {
-    return site << 7 | twin;
-  }
-
-  uint32_t key;
+  uintptr_t id;  // the site's record; 0: no pair
+  void** top;
+  void** limit;     // top may not go beyond
+  Tag tag;          // of the blocks here
+  uint32_t left;    // kPeriod less the allocations since the last flush
+  int32_t given;    // blocks that came here from the twin's bin, less returned
+  int32_t flushed;  // live() at the last flush
   uint32_t cell;
-  int32_t bytes;  // allocated less freed, since the last flush
-  std::atomic<uint32_t> allocs;
-  std::array<std::atomic<uint32_t>, kAgeBuckets> frees;  // by age
+  SizeClass twin;
+  void* floor;  // null: what is below an empty slot
+  void* blocks[kBlocks];
+
+  int32_t held() const { return static_cast<int32_t>(top - blocks); }
+  int32_t live() const { return given - held(); }
 };
 
-static_assert(kNumBins <= 128);
+static_assert(sizeof(SiteSlot) == 256);
 
 namespace site_cache_internal {
 
@@ -51,57 +68,64 @@ extern constinit SiteSlot no_slot;
 
 // Thread safety: belongs to its thread. Others read the slots of the caches
 // that are in the registry (thread_cache.cc) under its lock, which the owner
-// takes to change the table. Invariant: a slot's cell is that of its key.
+// takes to change the table.
 class SiteCache {
  public:
+  // Gives a free block of a twin back to the heap.
+  using GiveBack = void (*)(SizeClass twin, void* block);
+
   constexpr SiteCache() = default;
 
-  // The slot of a site and a twin if the table has it, or null.
-  SiteSlot* Find(uint32_t site, SizeClass twin) {
-    SiteSlot* const slot = &slots_[IndexOf(site, twin)];
-    return slot->key == SiteSlot::KeyOf(site, twin) ? slot : nullptr;
+  // The slot where a pair has to be if it is anywhere, by any number that has
+  // the site's index in its lowest 17 bits. Two pairs of one site do not share
+  // a slot, and nor do two of one twin and neighbouring sites: so it is the
+  // pair's if it is the site's.
+  SiteSlot* SlotAt(uintptr_t site, SizeClass twin) const {
+    const auto hash = static_cast<uint32_t>(site * 37 + twin);
+    return reinterpret_cast<SiteSlot*>(
+        reinterpret_cast<char*>(slots_) +
+        (hash * uint32_t{sizeof(SiteSlot)} & mask_));
   }
 
-  // Counts a block that came or went, which a slot is there for. True when the
-  // slot, or this cache, has to be looked after: then the caller ends with
-  // LookAfter().
-  bool CountAlloc(SiteSlot* slot, SizeClass twin) {
-    Increment(slot->allocs);
-    slot->bytes += static_cast<int32_t>(ClassSize(twin));
-    return IsDue(slot);
-  }
-  bool CountFree(SiteSlot* slot, SizeClass twin, Tag tag) {
-    Increment(slot->frees[AgeBucket(tag, tag_clock.now())]);
-    slot->bytes -= static_cast<int32_t>(ClassSize(twin));
-    return IsDue(slot);
-  }
+  // The slot of the pair, or of kOtherSite where SiteTable::CellOf() says so,
+  // made when it is not there; another pair's that was in its place is emptied.
+  // Null when there is no table: `may_keep` says whether this thread may make
+  // one. May call `give_back`.
+  SiteSlot* Load(uint32_t* site, SizeClass twin, bool may_keep,
+                 GiveBack give_back);
+
+  // After something was counted in the slot, at the end of a slow path: lets
+  // the clock go on, and flushes what is due. May call `give_back`, and empty
+  // any slot.
   void LookAfter(SiteSlot* slot);
-
-  // The slot of the pair, or of kOtherSite where SiteTable::CellOf() says so;
-  // another pair's that was in its place is flushed. Null when there is no
-  // table: `may_keep` says whether this thread may make one.
-  SiteSlot* Load(uint32_t* site, SizeClass twin, bool may_keep);
 
   // The site of an id that is no record's address, by the last ones looked up.
   uint32_t Find(SiteKind kind, uintptr_t id, bool may_keep);
 
-  // Adds all that is in slots to their cells.
-  void Flush();
+  // Gives the free blocks of all slots back.
+  void ReturnBlocks();
 
-  // Flush(), and no slots again.
+  // What the slot has counted goes to its cell.
+  static void Flush(SiteSlot& slot);
+
+  // Gives all blocks back, adds all that was counted, and has no slots again.
   void Retire();
 
-  // Calls fn(cell, allocs, frees by age) for the slots. For the holder of the
-  // registry's lock.
+  // What others see of a slot that has a pair.
+  struct Counted {
+    uint32_t site;
+    uint32_t cell;
+    uint32_t allocs;  // since the last flush
+    int64_t frees;
+    int64_t held;
+  };
+
+  // Calls fn(counted) for the slots. For the holder of the registry's lock.
   template <typename Fn>
   void ForEachSlot(Fn fn) const {
-    for (uint32_t i = 0; i <= mask_; ++i) {
-      const SiteSlot& slot = slots_[i];
-      std::array<uint32_t, kAgeBuckets> frees;
-      for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-        frees[age] = slot.frees[age].load(std::memory_order_relaxed);
-      }
-      fn(slot.cell, slot.allocs.load(std::memory_order_relaxed), frees);
+    for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+      const Counted counted = Read(slots_[i]);
+      if (counted.site != kNoSite) fn(counted);
     }
   }
 
@@ -112,33 +136,18 @@ class SiteCache {
     SiteKind kind;
   };
 
-  static constexpr int32_t kMostBytes = 64 << 10;
-
-  uint32_t IndexOf(uint32_t site, SizeClass twin) const {
-    return (twin + site * 37) & mask_;
-  }
-  // An increment by the only writer: no locked instruction.
-  static void Increment(std::atomic<uint32_t>& count) {
-    count.store(count.load(std::memory_order_relaxed) + 1,
-                std::memory_order_relaxed);
-  }
-  bool IsDue(const SiteSlot* slot) {
-    return static_cast<uint32_t>(slot->bytes + kMostBytes) > 2 * kMostBytes ||
-           --until_clock_ == 0;
-  }
-  static void Flush(SiteSlot& slot);
+  static Counted Read(const SiteSlot& slot);
+  void FlushAll();
+  void Return(SiteSlot& slot);
+  void Evict(SiteSlot& slot);
   bool MakeTable(uint32_t slots);
-  static void FreeTable(SiteSlot* slots, uint32_t mask);
 
   SiteSlot* slots_ = &site_cache_internal::no_slot;
-  uint32_t mask_ = 0;
-  uint32_t until_clock_ = 1;  // calls until the clock is looked at
-  uint32_t interval_ = 1;     // what that was
-  uint32_t misses_ = 0;       // since calls_ was
-  uint64_t calls_ = 0;        // as of the last look at the clock
-  uint64_t calls_at_misses_ = 0;
-  uint64_t looked_ = 0;   // tick when the clock was looked at
-  uint64_t flushed_ = 0;  // tick of the last Flush()
+  uint32_t mask_ = 0;     // of an offset in bytes
+  uint32_t misses_ = 0;   // since the last look at how seldom they are
+  uint32_t loads_ = 0;    // slow paths since then
+  uint64_t flushed_ = 0;  // tick of the last FlushAll()
+  GiveBack give_back_ = nullptr;
   LastId* last_ids_ = nullptr;
 };
 

@@ -32,7 +32,7 @@ uint64_t Read(const std::atomic<uint64_t>& count) {
   return count.load(std::memory_order_relaxed);
 }
 
-// Calls fn(slot's cell, allocs, frees by age) for the slots of all threads.
+// Calls fn(counted) for the slots of all threads.
 template <typename Fn>
 void ForEachSlot(Fn fn) {
   ThreadCache::ForEachSiteCache(
@@ -57,17 +57,11 @@ SiteSums SumSite(uint32_t site) {
   for (uint32_t age = 0; age < kAgeBuckets; ++age) {
     sums.ages[age] = Read(record.ages[age]);
   }
-  ForEachSlot(
-      [&sums, site](uint32_t index, uint64_t allocs, const auto& frees) {
-        const ObservedCell& cell = SiteTable::Cell(index);
-        if (cell.site != site) return;
-        uint64_t all = 0;
-        for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-          all += frees[age];
-          sums.ages[age] += frees[age];
-        }
-        AddCounts(cell, allocs, all, 0, 0, sums);
-      });
+  ForEachSlot([&sums, site](const SiteCache::Counted& counted) {
+    if (counted.site != site) return;
+    AddCounts(SiteTable::Cell(counted.cell), counted.allocs,
+              static_cast<uint64_t>(counted.frees), 0, 0, sums);
+  });
   return sums;
 }
 
@@ -79,15 +73,12 @@ SiteSnapshot::SiteSnapshot() : sites_(SiteTable::count()), cells_(CellCount()) {
   if (memory_ == nullptr) return;
   counts_ = static_cast<Counts*>(memory_);
   ages_ = reinterpret_cast<Ages*>(counts_ + cells_);
-  ForEachSlot([this](uint32_t index, uint64_t allocs, const auto& frees) {
-    if (index >= cells_) return;
-    const uint32_t site = SiteTable::Cell(index).site;
-    if (site >= sites_) return;
-    counts_[index].allocs += allocs;
-    for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-      counts_[index].frees += frees[age];
-      ages_[site].frees[age] += frees[age];
-    }
+  ForEachSlot([this](const SiteCache::Counted& counted) {
+    if (counted.cell >= cells_) return;
+    Counts& counts = counts_[counted.cell];
+    counts.allocs += counted.allocs;
+    counts.frees += static_cast<uint64_t>(counted.frees);
+    counts.held += static_cast<uint64_t>(counted.held);
   });
   for (uint32_t i = 0; i < cells_; ++i) {
     const ObservedCell& cell = SiteTable::Cell(i);
@@ -99,7 +90,7 @@ SiteSnapshot::SiteSnapshot() : sites_(SiteTable::count()), cells_(CellCount()) {
   for (uint32_t site = 0; site < sites_; ++site) {
     const ObservedSite& record = SiteTable::Record(site);
     for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-      ages_[site].frees[age] += Read(record.ages[age]);
+      ages_[site].frees[age] = Read(record.ages[age]);
     }
   }
 }
@@ -119,6 +110,7 @@ SiteSums SiteSnapshot::SumsOf(uint32_t site) const {
       const Counts& counts = counts_[next - 1];
       AddCounts(cell, counts.allocs, counts.frees, counts.alloc_bytes,
                 counts.free_bytes, sums);
+      sums.held_bytes += counts.held * cell.block_bytes;
     }
     next = cell.next;
   }

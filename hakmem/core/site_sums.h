@@ -21,7 +21,9 @@ struct SiteSums {
   uint64_t alloc_bytes = 0;
   uint64_t free_bytes = 0;
   uint64_t sizes[kSizeBuckets] = {};  // allocs
-  uint64_t ages[kAgeBuckets] = {};    // frees
+  uint64_t ages[kAgeBuckets] = {};    // of frees, as far as they are known
+  // Of a snapshot: free blocks with the site's tag, in threads' slots.
+  uint64_t held_bytes = 0;
 
   // Where others go on meanwhile, a free may be seen before its allocation.
   uint64_t live_blocks() const { return allocs > frees ? allocs - frees : 0; }
@@ -55,6 +57,7 @@ class SiteSnapshot {
     uint64_t frees;
     uint64_t alloc_bytes;
     uint64_t free_bytes;
+    uint64_t held;
   };
   struct Ages {
     uint64_t frees[kAgeBuckets];

@@ -102,7 +102,6 @@ inline constexpr int kReciprocalShift = 40;
 
 // What stands before the tags of a slab beside its two bitmaps: slab.h checks.
 constexpr uint32_t kSlabHeadBytes = 48;
-constexpr uint32_t kTagNodeBytes = 24;
 
 constexpr uint32_t BitmapBytes(uint32_t bits) { return (bits + 63) / 64 * 8; }
 
@@ -119,7 +118,7 @@ constexpr std::array<ClassInfo, kNumBins> MakeClassInfo() {
     ClassInfo& twin = info[c + kTwinDistance];
     twin = info[c];
     twin.tags = kSlabHeadBytes + BitmapBytes(twin.blocks) +
-                BitmapBytes(granules * (kGranuleSize / 4096)) + kTagNodeBytes;
+                BitmapBytes(granules * (kGranuleSize / 4096));
   }
   return info;
 }

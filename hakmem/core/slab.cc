@@ -52,7 +52,6 @@ Slab* Slab::Create(SizeClass size_class) {
     slab->free_bits[words - 1] = (uint64_t{1} << (blocks % 64)) - 1;
   }
   std::fill_n(slab->purged_bits(), PageWordCount(size_class), 0);
-  if (IsTwin(size_class)) tag_list.Add(slab->tag_node(), slab);
   return slab;
 }
 
@@ -89,7 +88,6 @@ void Slab::FreeTagPieces(uint32_t count) {
 
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
-  if (IsTwin(size_class)) tag_list.Remove(slab->tag_node());
   arena.FreeRun(slab);
   if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
   arena.metadata().Free(slab, MetadataBytes(size_class));

@@ -42,7 +42,7 @@ struct Slab : Span {
   Slab* previous;
   uint64_t free_bits[1];  // as many words as WordCount(), then the marks of
                           // purged pages, as many as PageWordCount(); of a
-                          // tracked class, then a TagNode and the tags, or
+                          // tracked class, then the tags, or
                           // pointers to pieces of metadata that hold them
 
   static constexpr size_t WordCount(SizeClass size_class) {
@@ -114,10 +114,6 @@ struct Slab : Span {
   static uint32_t TagPieces(SizeClass size_class) {
     return (SlabBlocks(size_class) + kTagsPerPiece - 1) / kTagsPerPiece;
   }
-  TagNode* tag_node() {
-    return reinterpret_cast<TagNode*>(reinterpret_cast<char*>(this) +
-                                      TagOffset(size_class) - sizeof(TagNode));
-  }
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
 
@@ -129,7 +125,6 @@ struct Slab : Span {
 
 static_assert(sizeof(Slab) ==
               size_class_internal::kSlabHeadBytes + sizeof(Slab::free_bits));
-static_assert(sizeof(TagNode) == size_class_internal::kTagNodeBytes);
 static_assert(sizeof(std::atomic<Tag>) == sizeof(Tag));
 
 inline void* Slab::TakeOne() {

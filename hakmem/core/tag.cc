@@ -8,7 +8,6 @@
 namespace hakmem {
 
 constinit TagClock tag_clock;
-constinit TagList tag_list;
 
 namespace {
 
@@ -23,6 +22,9 @@ constexpr uint64_t kSweepTime = kSweepPeriod / 2;
 static_assert(kOldAge + kSweepPeriod + kSweepTime + 2 * kLongestStep <
               2 * kOldAge);
 
+// Granules that are looked at under one hold of the arena's lock.
+constexpr uint32_t kSpansAtATime = 64;
+
 // Calls fn(tag) for each tag of a slab or span.
 template <typename Fn>
 void ForEachTag(Span* span, Fn fn) {
@@ -30,6 +32,7 @@ void ForEachTag(Span* span, Fn fn) {
     fn(static_cast<LargeSpan*>(span)->tag);
     return;
   }
+  if (!IsTwin(span->size_class)) return;
   auto* const slab = static_cast<Slab*>(span);
   for (uint32_t i = 0; i < slab->blocks; ++i) fn(slab->TagOf(i));
 }
@@ -38,11 +41,12 @@ void ForEachTag(Span* span, Fn fn) {
 
 void MarkIfOld(std::atomic<Tag>& tag, uint32_t clock, uint32_t elapsed) {
   Tag now = tag.load(std::memory_order_relaxed);
-  if (now == kNoTag || (now & kTickMask) == 0) return;
+  if (now == kNoTag || (now & kTickMask) <= kOldBirth) return;
   const uint32_t age = (clock - (now & kTickMask)) >> kSiteBits;
   if (age + elapsed < kOldAge) return;
   // Fails where the block has just been freed, which is as well.
-  tag.compare_exchange_strong(now, SiteOf(now), std::memory_order_relaxed);
+  tag.compare_exchange_strong(now, SiteOf(now) | kOldBirth,
+                              std::memory_order_relaxed);
 }
 
 void TagClock::Advance() {
@@ -59,9 +63,9 @@ void TagClock::AdvanceTo(uint64_t tick) {
     if (step > kLongestStep) {
       const auto elapsed =
           static_cast<uint32_t>(std::min<uint64_t>(step, kOldAge));
-      // The first may be the rest of one that is under way.
-      tag_list.Sweep(now(), elapsed, SIZE_MAX);
-      tag_list.Sweep(now(), elapsed, SIZE_MAX);
+      cursor_ = 0;
+      while (!Sweep(elapsed, kSpansAtATime)) {
+      }
       direct_mappings.Sweep(now(), elapsed);
       swept_tick_ = tick;
       sweeping_ = false;
@@ -74,7 +78,8 @@ void TagClock::AdvanceTo(uint64_t tick) {
       swept_tick_ = tick;
     }
     if (sweeping_ &&
-        tag_list.Sweep(now(), 0, tag_list.count() * step / kSweepTime + 1)) {
+        Sweep(0, static_cast<uint32_t>(
+                     arena.granules_with_tables() * step / kSweepTime + 1))) {
       direct_mappings.Sweep(now(), 0);
       sweeping_ = false;
     }
@@ -82,48 +87,46 @@ void TagClock::AdvanceTo(uint64_t tick) {
   advancing_.store(false, std::memory_order_release);
 }
 
-void TagList::Add(TagNode* node, Span* span) {
-  MutexLock lock(mu_);
-  node->span = span;
-  node->next = first_;
-  node->previous = nullptr;
-  if (first_ != nullptr) first_->previous = node;
-  first_ = node;
-  count_.store(count() + 1, std::memory_order_relaxed);
+// Marks the old ones of the next so many granules; true when it has come to the
+// end, after which it begins anew.
+bool TagClock::Sweep(uint32_t elapsed, uint32_t granules) {
+  struct Time {
+    uint32_t clock;
+    uint32_t elapsed;
+  } time = {now(), elapsed};
+  cursor_ = arena.ForEachSpan(
+      cursor_, granules,
+      [](void* context, Span* span) {
+        const auto* const time = static_cast<const Time*>(context);
+        ForEachTag(span, [time](std::atomic<Tag>& tag) {
+          MarkIfOld(tag, time->clock, time->elapsed);
+        });
+      },
+      &time);
+  return cursor_ == 0;
 }
 
-void TagList::Remove(TagNode* node) {
-  MutexLock lock(mu_);
-  if (cursor_ == node) cursor_ = node->next;
-  (node->previous != nullptr ? node->previous->next : first_) = node->next;
-  if (node->next != nullptr) node->next->previous = node->previous;
-  count_.store(count() - 1, std::memory_order_relaxed);
-}
-
-void TagList::ForEachBlock(void (*fn)(void*, Tag, uint64_t), void* context) {
-  MutexLock lock(mu_);
-  for (const TagNode* node = first_; node != nullptr; node = node->next) {
-    Span* const span = node->span;
-    const uint64_t bytes = span->kind == Span::Kind::kLarge
-                               ? span->granules * kGranuleSize
-                               : ClassSize(span->size_class);
-    ForEachTag(span, [=](const std::atomic<Tag>& tag) {
-      const Tag now = tag.load(std::memory_order_relaxed);
-      if (now != kNoTag) fn(context, now, bytes);
-    });
-  }
-}
-
-bool TagList::Sweep(uint32_t clock, uint32_t elapsed, size_t spans) {
-  MutexLock lock(mu_);
-  // What is put in front meanwhile is young.
-  if (cursor_ == nullptr) cursor_ = first_;
-  for (; cursor_ != nullptr && spans != 0; --spans) {
-    ForEachTag(cursor_->span,
-               [=](std::atomic<Tag>& tag) { MarkIfOld(tag, clock, elapsed); });
-    cursor_ = cursor_->next;
-  }
-  return cursor_ == nullptr;
+void ForEachTaggedBlock(void (*fn)(void*, Tag, uint64_t), void* context) {
+  struct Call {
+    void (*fn)(void*, Tag, uint64_t);
+    void* context;
+  } call = {fn, context};
+  uint32_t granule = 0;
+  do {
+    granule = arena.ForEachSpan(
+        granule, kSpansAtATime,
+        [](void* context, Span* span) {
+          const auto* const call = static_cast<const Call*>(context);
+          const uint64_t bytes = span->kind == Span::Kind::kLarge
+                                     ? span->granules * kGranuleSize
+                                     : ClassSize(span->size_class);
+          ForEachTag(span, [=](const std::atomic<Tag>& tag) {
+            const Tag now = tag.load(std::memory_order_relaxed);
+            if (now != kNoTag) call->fn(call->context, now, bytes);
+          });
+        },
+        &call);
+  } while (granule != 0);
 }
 
 }  // namespace hakmem

@@ -164,9 +164,9 @@ void ThreadCache::FlushIdleBins() {
 
 void ThreadCache::Retire() {
   state_ = State::kUncached;
+  site_cache_.Retire();
   FlushBins();
   registry.Remove(this);
-  site_cache_.Retire();
 }
 
 Magazine* ThreadCache::Close(SizeClass size_class) {

@@ -174,10 +174,6 @@ class ThreadCache {
     mark_ = mark;
   }
 
-  // Whether Push() of a block of this class would take it.
-  bool HasRoom(SizeClass size_class) const {
-    return top_[size_class] != limit_[size_class];
-  }
 
   // This thread's copy of the arena's view: see view_.
   const ArenaView& view() const { return view_; }

@@ -23,6 +23,7 @@ namespace {
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
   hakmem::ReportAtExit();
+  heap::ShowHeap();
 }
 
 }  // namespace

@@ -237,12 +237,12 @@ class Scope {
 #define HAK_SCOPE(label) \
   const hakmem::Scope HAK_CONCATENATE_(hak_scope_, __LINE__)(HAK_SITE(label))
 #else
-static inline void hak_scope_leave_(const uintptr_t* token) {
+static inline void hakmem_scope_leave_(const uintptr_t* token) {
   hak_scope_end(*token);
 }
-#define HAK_SCOPE(label)                                   \
-  const uintptr_t HAK_CONCATENATE_(hak_scope_, __LINE__)   \
-      __attribute__((cleanup(hak_scope_leave_), unused)) = \
+#define HAK_SCOPE(label)                                      \
+  const uintptr_t HAK_CONCATENATE_(hak_scope_, __LINE__)      \
+      __attribute__((cleanup(hakmem_scope_leave_), unused)) = \
           hak_scope_begin(HAK_SITE(label))
 #endif
 

@@ -44,6 +44,7 @@ void FreeToPool(SizeClass size_class, void* block) {
 // magazines that are empty by then back to the metadata, which slabs need as
 // well.
 void Reclaim() {
+  thread_cache.site_cache().ReturnBlocks();
   thread_cache.FlushBins();
   const auto reclaim = [](auto& pool) {
     pool.DrainDepots();
@@ -145,9 +146,10 @@ namespace {
 }  // namespace
 
 [[gnu::noinline]] void FreeSlow(void* block) {
+  if (FreeTiny(block)) return;
   if (block == nullptr) return;
   const SizeClass size_class = arena.ClassOf(block);
-  if (IsTwin(size_class)) return FreeTwin(block, size_class);
+  if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
   FreePlainSlow(block, size_class);
 }
 
@@ -267,6 +269,15 @@ size_t FreeBlockBytes() {
 
 const char* StageName() { return kStageName; }
 
+void ShowHeap() {
+  std::strncpy(hak_observed.stage, kStageName, sizeof(hak_observed.stage) - 1);
+  hak_observed.version = kObservedVersion;
+  hak_observed.bytes = sizeof(hak_observed);
+  hak_observed.tick_milliseconds = kTickMilliseconds;
+  hak_observed.age_buckets = kAgeBuckets;
+  hak_observed.magic.store(kObservedMagic, std::memory_order_release);
+}
+
 namespace {
 
 // All locks, in the one order in which more than one may be held.
@@ -276,7 +287,6 @@ void ForEachMutex(Fn fn) {
   fn(tiny_pool.backend().mutex());
   fn(l2_pool.backend().mutex());
   fn(l25_pool.backend().mutex());
-  fn(tag_list.mutex());
   fn(arena.mutex());
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());

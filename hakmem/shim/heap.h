@@ -120,6 +120,10 @@ size_t FreeBlockBytes();
 // Name of the stage that this library was built as.
 const char* StageName();
 
+// Completes what tools read from outside (observed.h). Once, after the arena
+// was asked for.
+void ShowHeap();
+
 // Registers the handlers that keep the heap whole over fork(). Once, early.
 void InstallForkHandlers();
 

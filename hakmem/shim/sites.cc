@@ -92,12 +92,7 @@ HAKMEM_EXPORT void* hak_realloc_at(void* ptr, size_t size, uintptr_t site_id) {
 
 HAKMEM_EXPORT void hak_free_at(void* ptr, uintptr_t site_id) {
   if constexpr (heap::kChecked) heap::CheckSite(ptr, site_id);
-  const uint32_t value = thread_cache.view().ClassOf(ptr);
-  if (value >= kFirstDoor) [[likely]] {
-    heap::FreeTwin(ptr, ClassOfMapValue(value));
-  } else {
-    heap::Free(ptr);
-  }
+  heap::FreeAt(ptr);
 }
 
 HAKMEM_EXPORT uintptr_t hak_scope_begin(uintptr_t site_id) {
@@ -164,13 +159,13 @@ HAKMEM_EXPORT int64_t hak_sites_check(void) {
     static_cast<int64_t*>(context)[SiteOf(tag)] +=
         static_cast<int64_t>(block_bytes);
   };
-  tag_list.ForEachBlock(add, live);
+  ForEachTaggedBlock(add, live);
   direct_mappings.ForEachBlock(add, live);
   int64_t wrong = 0;
   for (uint32_t site = 0; site < sites; ++site) {
     const SiteSums sums = snapshot.SumsOf(site);
-    const auto counted =
-        static_cast<int64_t>(sums.alloc_bytes - sums.free_bytes);
+    const auto counted = static_cast<int64_t>(
+        sums.alloc_bytes - sums.free_bytes + sums.held_bytes);
     wrong += live[site] > counted ? live[site] - counted : counted - live[site];
   }
   os::Unmap(live, bytes);

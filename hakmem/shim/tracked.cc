@@ -1,50 +1,108 @@
 #include "hakmem/shim/tracked.h"
 
-#include <cerrno>
-#include <cstdlib>
+#include <algorithm>
 
 #include "hakmem/core/report.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/stage.h"
 
 namespace hakmem::heap {
 namespace {
 
-// Looks for the slot of a pair, or makes it; null where this thread has none.
+// The tag of a block of a twin; ends the program when none begins there.
+std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
+  return slab->TagOf(twin, slab->IndexOf(block));
+}
+
+void ToHeap(SizeClass twin, void* block) {
+  TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
+  if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+}
+
+// The slot of a pair, made if need be; null where this thread has none.
 SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
-  SiteCache& cache = thread_cache.site_cache();
-  SiteSlot* const slot = cache.Find(*site, twin);
-  return slot != nullptr ? slot
-                         : cache.Load(site, twin, thread_cache.MayKeep());
+  return thread_cache.site_cache().Load(site, twin, thread_cache.MayKeep(),
+                                        &ToHeap);
 }
 
-// Counts a block of a twin straight in its cell.
-void CountDirectly(uint32_t* site, SizeClass twin, bool is_free, Tag tag) {
-  ObservedCell& cell = SiteTable::Cell(site_table.CellOf(site, PlainOf(twin)));
-  tag_clock.Advance();
-  uint32_t ages[kAgeBuckets] = {};
-  if (is_free) ages[AgeBucket(tag, tag_clock.now())] = 1;
-  AddToCell(cell, is_free ? 0 : 1, is_free ? 1 : 0, ages);
+// A slot's most blocks, by number and by bytes: none where the pool is to have
+// no caches. Begins with one, and doubles as it is used up or filled.
+constexpr size_t kMostSlotBytes = 16 << 10;
+
+uint32_t MostBlocks(SizeClass twin) {
+  if (!tiny_pool.kCached || PlainOf(twin) > kLastTinyClass) return 0;
+  return std::min<uint32_t>(
+      SiteSlot::kBlocks,
+      static_cast<uint32_t>(kMostSlotBytes / ClassSize(twin)));
 }
 
+uint32_t GrowSlot(SiteSlot* slot) {
+  const auto capacity = static_cast<uint32_t>(slot->limit - slot->blocks);
+  const uint32_t grown = std::min(2 * capacity + 1, MostBlocks(slot->twin));
+  slot->limit = slot->blocks + grown;
+  return grown;
+}
+
+void CountAlloc(SiteSlot* slot) {
+  if (slot->left <= 1) {
+    slot->left = std::max(slot->left, 1u);
+    SiteCache::Flush(*slot);
+  }
+  --slot->left;
+}
+
+// Hands a block of the twin's bin out for the site, and fills the site's slot
+// up to its half with more that are there.
 void TrackBlock(void* block, SizeClass twin, uint32_t site) {
   SiteSlot* const slot = SlotFor(&site, twin);
-  if (slot == nullptr) CountDirectly(&site, twin, false, kNoTag);
-  tracked_internal::TagOf(block, twin)
-      ->store(site | tag_clock.now(), std::memory_order_relaxed);
-  SiteCache& cache = thread_cache.site_cache();
-  if (slot != nullptr && cache.CountAlloc(slot, twin)) cache.LookAfter(slot);
+  if (slot == nullptr) {
+    AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 1, 0);
+    tag_clock.Advance();
+  } else {
+    CountAlloc(slot);
+    ++slot->given;
+  }
+  TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
+  if (slot == nullptr) return;
+  void** const half = slot->blocks + GrowSlot(slot) / 2;
+  while (slot->top < half) {
+    void* const more = thread_cache.Pop(twin);
+    if (more == nullptr) break;
+    TagOf(more, twin).store(slot->tag, std::memory_order_relaxed);
+    ++slot->given;
+    *slot->top++ = more;
+  }
+  thread_cache.site_cache().LookAfter(slot);
 }
 
-// Counts that a block with this tag is gone.
+// Counts that a block with this tag is gone; it is the caller's then.
 void UntrackBlock(SizeClass twin, Tag tag) {
+  AddAge(tag);
   uint32_t site = SiteOf(tag);
   SiteSlot* const slot = SlotFor(&site, twin);
-  SiteCache& cache = thread_cache.site_cache();
   if (slot == nullptr) {
-    CountDirectly(&site, twin, true, tag);
-  } else if (cache.CountFree(slot, twin, tag)) {
-    cache.LookAfter(slot);
+    AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 0, 1);
+    tag_clock.Advance();
+  } else {
+    --slot->given;
+    thread_cache.site_cache().LookAfter(slot);
   }
+}
+
+// Makes room in a full slot: gives the half of its blocks that have been there
+// longest to the twin's bin.
+void SpillSlot(SiteSlot* slot) {
+  const int32_t count = slot->held() / 2 + 1;
+  const SizeClass twin = slot->twin;
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot->blocks, count, blocks);
+  std::copy(slot->blocks + count, slot->top, slot->blocks);
+  slot->top -= count;
+  slot->given -= count;
+  // May come to a lock, and who waits for that may allocate, and come to this
+  // slot: it is as it should be.
+  for (int32_t i = 0; i < count; ++i) ToHeap(twin, blocks[i]);
 }
 
 void TrackLarge(void* block, size_t bytes, uint32_t site) {
@@ -88,6 +146,11 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   const SizeClass size_class = ClassFor(size, alignment);
   if (size_class != kNoClass) {
     const SizeClass twin = TwinOf(size_class);
+    SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
+    if (slot->tag == site && slot->top != slot->blocks) {
+      CountAlloc(slot);
+      return *--slot->top;
+    }
     void* block = AllocateFromClass(twin);
     if (block == nullptr) {
       const ErrnoKeeper keeper;
@@ -112,25 +175,35 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
                          : AllocateUntracked(size, 1);
 }
 
-[[gnu::noinline]] void* AllocateAtAfter(void* block, SiteSlot* slot) {
-  const ErrnoKeeper keeper;
-  thread_cache.site_cache().LookAfter(slot);
-  return block;
-}
-
-[[gnu::noinline]] void FreeTwinAfter(SiteSlot* slot) {
-  const ErrnoKeeper keeper;
-  thread_cache.site_cache().LookAfter(slot);
-}
+[[gnu::noinline]] void FreeAtSlow(void* block) { Free(block); }
 
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
   const ErrnoKeeper keeper;
-  std::atomic<Tag>* const tag = tracked_internal::TagOf(block, twin);
-  if (tag == nullptr) Die("pointer into the middle of a block,", block);
-  const Tag was = tag->exchange(kNoTag, std::memory_order_relaxed);
+  std::atomic<Tag>& tag = TagOf(block, twin);
+  const Tag was = tag.exchange(kNoTag, std::memory_order_relaxed);
   if (was == kNoTag) Die("double free of the block", block);
+  if (MostBlocks(twin) != 0) {
+    uint32_t site = SiteOf(was);
+    SiteSlot* slot = SlotFor(&site, twin);
+    if (slot != nullptr && slot->top == slot->limit) {
+      GrowSlot(slot);
+      if (slot->top == slot->limit) {
+        SpillSlot(slot);
+        slot = SlotFor(&site, twin);
+      }
+    }
+    if (slot != nullptr && slot->top != slot->limit) {
+      AddAge(was);
+      tag.store(slot->tag, std::memory_order_relaxed);
+      *slot->top = block;
+      std::atomic_thread_fence(std::memory_order_release);
+      ++slot->top;
+      thread_cache.site_cache().LookAfter(slot);
+      return;
+    }
+  }
   UntrackBlock(twin, was);
-  if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+  ToHeap(twin, block);
 }
 
 void CountLargeFree(FreedLarge freed) {
@@ -138,8 +211,8 @@ void CountLargeFree(FreedLarge freed) {
   tag_clock.Advance();
   uint32_t site = SiteOf(freed.tag);
   const uint32_t cell = site_table.CellOf(&site, LargeSizeClass(freed.bytes));
-  AddLargeFree(SiteTable::Cell(cell), freed.bytes,
-               AgeBucket(freed.tag, tag_clock.now()));
+  AddLargeFree(SiteTable::Cell(cell), freed.bytes);
+  AddAge(freed.tag);
 }
 
 void CountLargeResize(void* block, size_t old_bytes) {
@@ -157,11 +230,8 @@ uint32_t SiteOfBlock(const void* block) {
     return tag == kNoTag ? kNoSite : SiteOf(tag);
   }
   if (!IsTwin(size_class)) return kNoSite;
-  const std::atomic<Tag>* const tag =
-      tracked_internal::TagOf(block, size_class);
   // kNoTag's is kNoSite.
-  return tag == nullptr ? kNoSite
-                        : SiteOf(tag->load(std::memory_order_relaxed));
+  return SiteOf(TagOf(block, size_class).load(std::memory_order_relaxed));
 }
 static_assert(SiteOf(kNoTag) == kNoSite);
 
@@ -173,8 +243,8 @@ void MoveToSite(void* block, uint32_t site) {
     CountLargeFree({bytes, LargeTag(block)});
     TrackLarge(block, bytes, site);
   } else {
-    UntrackBlock(size_class, tracked_internal::TagOf(block, size_class)
-                                 ->load(std::memory_order_relaxed));
+    UntrackBlock(size_class,
+                 TagOf(block, size_class).load(std::memory_order_relaxed));
     TrackBlock(block, size_class, site);
   }
 }

@@ -1,15 +1,16 @@
 // Blocks that belong to a site: how they are handed out, counted and taken
 // back, over the heap's pools and large blocks.
 //
-// A tracked block comes from the twin of its class (size_class.h). Handing one
-// out is a pop from the twin's bin, a tag, and a count in a slot of this
-// thread's; taking it back is the same in reverse. The fast paths stand in this
-// header: whatever they do not find leads to the same call's slow path, from
-// the beginning and with nothing changed.
+// A tracked block comes from the twin of its class (size_class.h), and up to
+// 1 KiB by way of a slot of this thread's (site_cache.h). The fast paths stand
+// in this header: whatever they do not find leads to the same call's slow path,
+// from the beginning and with nothing changed.
 
 #ifndef HAKMEM_SHIM_TRACKED_H_
 #define HAKMEM_SHIM_TRACKED_H_
 
+#include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -35,9 +36,8 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
 
 // The slow paths, out of line.
 void* AllocateAtSlow(size_t size, uintptr_t id);
-void* AllocateAtAfter(void* block, SiteSlot* slot);
 void FreeTwinSlow(void* block, SizeClass twin);
-void FreeTwinAfter(SiteSlot* slot);
+void FreeAtSlow(void* block);
 
 // Counts a large block that is gone.
 void CountLargeFree(FreedLarge freed);
@@ -56,64 +56,71 @@ void MoveToSite(void* block, uint32_t site);
 // the site that `id` names.
 void CheckSite(const void* block, uintptr_t id);
 
-namespace tracked_internal {
-
-// The tag of a block of a twin, or null where no block of that begins.
-inline std::atomic<Tag>* TagOf(const void* block, SizeClass twin) {
-  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  const auto offset = static_cast<size_t>(static_cast<const char*>(block) -
-                                          arena.AddressOf(slab->start));
-  const uint32_t index = BlockIndex(twin, offset);
-  if (index * ClassSize(twin) != offset || index >= SlabBlocks(twin))
-      [[unlikely]] {
-    return nullptr;
-  }
-  return &slab->TagOf(twin, index);
-}
-
-}  // namespace tracked_internal
-
 // hak_alloc_at().
 inline void* AllocateAt(size_t size, uintptr_t id) {
   if (size > kMaxTinySize) [[unlikely]]
     return AllocateAtSlow(size, id);
   const SizeClass twin = size_class_internal::kSmallTwinTable[(size + 7) >> 3];
-  uint32_t site;
-  if (!SiteTable::IsRecord(id, &site)) [[unlikely]]
+  SiteSlot* const slot =
+      thread_cache.site_cache().SlotAt(id / sizeof(ObservedSite), twin);
+  if (slot->id != id) [[unlikely]]
     return AllocateAtSlow(size, id);
-  SiteCache& cache = thread_cache.site_cache();
-  SiteSlot* const slot = cache.Find(site, twin);
-  if (slot == nullptr) [[unlikely]]
-    return AllocateAtSlow(size, id);
-  void* const block = thread_cache.Pop(twin);
+  void** const top = slot->top - 1;
+  void* const block = *top;
   if (block == nullptr) [[unlikely]]
     return AllocateAtSlow(size, id);
-  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  const uint32_t index =
-      BlockIndex(twin, static_cast<size_t>(static_cast<const char*>(block) -
-                                           arena.AddressOf(slab->start)));
-  slab->TagOf(twin, index)
-      .store(site | tag_clock.now(), std::memory_order_relaxed);
-  if (cache.CountAlloc(slot, twin)) [[unlikely]]
-    return AllocateAtAfter(block, slot);
+  // The slow path, which finds 0, knows that this one was not handed out.
+  if (--slot->left == 0) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  slot->top = top;
   return block;
 }
 
-// Takes back a block of a twin.
-inline void FreeTwin(void* block, SizeClass twin) {
-  std::atomic<Tag>* const tag = tracked_internal::TagOf(block, twin);
-  if (tag == nullptr) [[unlikely]]
-    return FreeTwinSlow(block, twin);
-  const Tag was = tag->load(std::memory_order_relaxed);
-  SiteCache& cache = thread_cache.site_cache();
-  // No slot is kNoTag's.
-  SiteSlot* const slot = cache.Find(SiteOf(was), twin);
-  if (slot == nullptr || !thread_cache.HasRoom(twin)) [[unlikely]]
-    return FreeTwinSlow(block, twin);
-  tag->store(kNoTag, std::memory_order_relaxed);
-  thread_cache.Push(twin, block);
-  if (cache.CountFree(slot, twin, was)) [[unlikely]]
-    FreeTwinAfter(slot);
+// Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
+// which this thread has a slot with room. False, and nothing done, for any
+// other pointer.
+inline bool FreeTiny(void* block) {
+  const ArenaView& view = thread_cache.view();
+  const uintptr_t eighth =
+      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  if (eighth >= view.eighths) [[unlikely]]
+    return false;
+  const size_t granule = eighth >> (kGranuleShift - 3);
+  const uint32_t door =
+      view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
+  if (door >= kLastTinyClass) [[unlikely]]
+    return false;
+  const SizeClass twin = door + kFirstTwin;
+  // Slabs of these sizes are one granule.
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
+  const uint32_t index = BlockIndex(twin, (eighth << 3) & (kGranuleSize - 1));
+  const Tag tag = slab->TagOf(twin, index).load(std::memory_order_relaxed);
+  SiteSlot* const slot = thread_cache.site_cache().SlotAt(tag, twin);
+  if (slot->tag != tag) [[unlikely]]
+    return false;
+  void** const top = slot->top;
+  if (top == slot->limit) [[unlikely]]
+    return false;
+  *top = block;
+  // As in ThreadCache::Push().
+  __builtin_prefetch(block, 1);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot->top = top + 1;
+  return true;
+}
+
+constexpr bool TinySlabsAreGranules() {
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
+    if (SlabGranules(c) != 1) return false;
+  }
+  return true;
+}
+static_assert(TinySlabsAreGranules());
+
+// hak_free_at().
+inline void FreeAt(void* block) {
+  if (!FreeTiny(block)) [[unlikely]]
+    FreeAtSlow(block);
 }
 
 }  // namespace hakmem::heap
