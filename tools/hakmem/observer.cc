@@ -22,9 +22,6 @@ constexpr char kSymbol[] = "hak_observed";
 constexpr uint64_t kMostElements = uint64_t{1} << 28;
 constexpr size_t kMostElementBytes = 4096;
 
-// Of large blocks; see ObservedCell.
-constexpr uint32_t kFirstLargeClass = 64;
-
 // A field of a structure that was copied as bytes. (The structures hold
 // atomics, which are not to be copied as they are.)
 template <typename T>
@@ -370,9 +367,8 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
     if (size == 0) {
       const auto size_class =
           Field<uint32_t>(cell, offsetof(ObservedCell, size_class));
-      size = uint64_t{1} << (std::max(size_class, kFirstLargeClass) -
-                             kFirstLargeClass) %
-                                64;
+      size =
+          uint64_t{1} << (std::max(size_class, kLargeCells) - kLargeCells) % 64;
     }
     SizeFigures& figures = site.sizes[size];
     figures.allocs += allocs;
