@@ -336,8 +336,11 @@ function showTreemap() {
   const note = byId('map-note');
   note.replaceChildren(
       mapBy === 'live'
-          ? `Live bytes at the end: ${bytes(total)}, of ${bytes(live)} that ` +
-            'the whole program holds.'
+          ? `Live bytes at the end: ${bytes(total)}` +
+            // What the heap has live is a little less than it is: see the page
+            // of documentation.
+            (live > total ? `, of ${bytes(live)} that the whole program holds.`
+                          : '.')
           : `The most that each site has held: ${bytes(total)} together, ` +
             'though not at one time.');
   if (growing) note.append(element('i'), 'only grows');
@@ -499,7 +502,8 @@ function detail(site) {
                             ageBars(site), count));
   }
   return element('tr', {className: 'detail'},
-                 element('td', {colSpan: COLUMNS.length}, facts, charts));
+                 element('td', {colSpan: COLUMNS.length},
+                         element('div', {className: 'inside'}, facts, charts)));
 }
 
 function row(site) {
