@@ -146,7 +146,7 @@ namespace {
 }  // namespace
 
 [[gnu::noinline]] void FreeSlow(void* block) {
-  if (FreeTiny(block)) return;
+  if (FreeTiny<false>(block, 0)) return;
   if (block == nullptr) return;
   const SizeClass size_class = arena.ClassOf(block);
   if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);

@@ -78,8 +78,10 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
 
 // Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
 // which this thread has a slot with room. False, and nothing done, for any
-// other pointer.
-inline bool FreeTiny(void* block) {
+// other pointer. Where the caller knows the block's site, and gives an id with
+// its index in it as SlotAt() has it, the tag is only compared and not waited for. A wrong id makes it false.
+template <bool kKnowsSite>
+inline bool FreeTiny(void* block, uintptr_t known_site) {
   const ArenaView& view = thread_cache.view();
   const uintptr_t eighth =
       std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
@@ -95,7 +97,8 @@ inline bool FreeTiny(void* block) {
   auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
   const uint32_t index = BlockIndex(twin, (eighth << 3) & (kGranuleSize - 1));
   const Tag tag = slab->TagOf(twin, index).load(std::memory_order_relaxed);
-  SiteSlot* const slot = thread_cache.site_cache().SlotAt(tag, twin);
+  SiteSlot* const slot =
+      thread_cache.site_cache().SlotAt(kKnowsSite ? known_site : tag, twin);
   if (slot->tag != tag) [[unlikely]]
     return false;
   void** const top = slot->top;
@@ -118,8 +121,8 @@ constexpr bool TinySlabsAreGranules() {
 static_assert(TinySlabsAreGranules());
 
 // hak_free_at().
-inline void FreeAt(void* block) {
-  if (!FreeTiny(block)) [[unlikely]]
+inline void FreeAt(void* block, uintptr_t id) {
+  if (!FreeTiny<true>(block, id / sizeof(ObservedSite))) [[unlikely]]
     FreeAtSlow(block);
 }
 
