@@ -128,9 +128,9 @@ size_t LockedPool::Purge() {
     ClassState& state = classes_[i];
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
-      slab->UpdatePages();
+      slab->UpdatePages(1);
       purged += slab->dirty_pages * os::kPageSize;
-      slab->PurgePages();
+      slab->PurgePages(1);
       return before;
     };
     for (Slab* const head : state.lists) {

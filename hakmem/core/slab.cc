@@ -155,10 +155,11 @@ uint32_t FindBit(const uint64_t* bits, uint32_t from, uint32_t limit,
 
 }  // namespace
 
-// Calls fn(first, end) for the runs of pages that are whole in free blocks and
-// not marked purged. The slab's tail, which no block fits, was never touched.
+// Calls fn(first, end) for the runs of at least `least` pages that are whole in
+// free blocks and not marked purged. The slab's tail, which no block fits, was
+// never touched.
 template <typename Fn>
-void Slab::ForEachDirtyRun(Fn fn) {
+void Slab::ForEachDirtyRun(uint32_t least, Fn fn) {
   const size_t size = ClassSize(size_class);
   const uint64_t* const purged = purged_bits();
   uint32_t block = 0;
@@ -172,24 +173,24 @@ void Slab::ForEachDirtyRun(Fn fn) {
         os::kPageSize);
     while (page < end && (page = FindBit(purged, page, end, false)) != end) {
       const uint32_t end_page = FindBit(purged, page, end, true);
-      fn(page, end_page);
+      if (end_page - page >= least) fn(page, end_page);
       page = end_page;
     }
     block = end_block;
   }
 }
 
-void Slab::UpdatePages() {
+void Slab::UpdatePages(uint32_t least) {
   uint32_t pages = 0;
   ForEachDirtyRun(
-      [&pages](uint32_t first, uint32_t end) { pages += end - first; });
+      least, [&pages](uint32_t first, uint32_t end) { pages += end - first; });
   dirty_pages = static_cast<uint16_t>(pages);
   next_look = static_cast<uint16_t>(blocks - (blocks - free_count) / 2);
 }
 
-void Slab::PurgePages() {
+void Slab::PurgePages(uint32_t least) {
   char* const base = arena.AddressOf(start);
-  ForEachDirtyRun([this, base](uint32_t first, uint32_t end) {
+  ForEachDirtyRun(least, [this, base](uint32_t first, uint32_t end) {
     if (!os::Purge(base + first * os::kPageSize,
                    (end - first) * os::kPageSize)) {
       return;

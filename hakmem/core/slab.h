@@ -31,7 +31,7 @@ struct Slab : Span {
   uint16_t first_word;
   uint8_t bucket;         // the list it is in
   uint16_t next_look;     // free_count from which to look at pages again
-  uint16_t dirty_pages;   // free and not purged, when UpdatePages() last looked
+  uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
   Slab* next;
   Slab* previous;
@@ -73,12 +73,20 @@ struct Slab : Span {
   // slab, or is free already.
   void Put(void* block);
 
-  // Counts the pages that hold no part of a live block and are not purged. The
-  // next time is when half of the blocks that are live now have gone.
-  void UpdatePages();
+  // Counts the pages that hold no part of a live block and are not purged, in
+  // runs of `least` pages at least. The next time is when half of the blocks
+  // that are live now have gone.
+  void UpdatePages(uint32_t least = kWorthwhileRun);
 
   // Returns them to the system, and marks them.
-  void PurgePages();
+  void PurgePages(uint32_t least = kWorthwhileRun);
+
+  // A run of pages that is worth a system call where nobody asked for it. In a
+  // cache whose sizes shift half of the calls were for single pages and brought
+  // a seventh of all, most of them soon wanted back: without those calls
+  // growing strings are 5 % faster. With 4, three quarters of the calls were
+  // gone, but the cache was 8 % larger.
+  static constexpr uint32_t kWorthwhileRun = 2;
 
   // Takes all marks off, before blocks are handed out of here.
   void ForgetPurged();
@@ -89,7 +97,7 @@ struct Slab : Span {
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);
   template <typename Fn>
-  void ForEachDirtyRun(Fn fn);
+  void ForEachDirtyRun(uint32_t least, Fn fn);
 };
 
 inline void* Slab::TakeOne() {
