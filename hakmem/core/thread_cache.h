@@ -99,6 +99,9 @@ class ThreadCache {
     return block;
   }
 
+  // The class of a block, or kNoClass where arena.ClassOf() may know more.
+  SizeClass ClassOf(const void* block) const { return view_.ClassOf(block); }
+
   // The fast path of free: false when the slow path has to be taken.
   bool Push(void* block) { return Push(view_.ClassOf(block), block); }
 

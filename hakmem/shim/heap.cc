@@ -70,6 +70,16 @@ void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
   return AllocateLarge(size, alignment, zeroed);
 }
 
+// Whether a block of the class is resized to `size` bytes where it is: it
+// shrinks in place while at least half of it stays in use. To be checked
+// against the size that it is given back with, it has to be of the class of
+// that size.
+bool StaysInPlace(SizeClass size_class, size_t size) {
+  if constexpr (kChecked) return ClassFor(size, 1) == size_class;
+  const size_t old_size = ClassSize(size_class);
+  return size <= old_size && size >= old_size / 2;
+}
+
 void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
   void* block = AllocateFromClass(size_class);
   if (block != nullptr) return block;
@@ -147,7 +157,9 @@ size_t UsableSize(const void* block) {
   return size_class != kNoClass ? ClassSize(size_class) : LargeSize(block);
 }
 
-void* Reallocate(void* block, size_t size) {
+namespace {
+
+[[gnu::noinline]] void* ReallocateSlow(void* block, size_t size) {
   if (block == nullptr) return Allocate(size);
   if (size == 0) {
     Free(block);
@@ -156,13 +168,7 @@ void* Reallocate(void* block, size_t size) {
   const size_t old_size = UsableSize(block);
   const SizeClass size_class = arena.ClassOf(block);
   if (size_class != kNoClass) {
-    // A block shrinks in place while at least half of it stays in use. To be
-    // checked against the size that it is given back with, it has to be of the
-    // class of that size.
-    if (kChecked ? ClassFor(size, 1) == size_class
-                 : size <= old_size && size >= old_size / 2) {
-      return block;
-    }
+    if (StaysInPlace(size_class, size)) return block;
     // Beside a copy this costs little: what is no block is seen here and not
     // when it has been handed out again.
     if (const Span* const span = arena.SpanOf(block)) {
@@ -183,6 +189,17 @@ void* Reallocate(void* block, size_t size) {
   std::memcpy(moved, block, std::min(size, old_size));
   Free(block);
   return moved;
+}
+
+}  // namespace
+
+void* Reallocate(void* block, size_t size) {
+  if constexpr (!kChecked) {
+    // A buffer that grows bit by bit mostly has room: no more than this then.
+    const SizeClass size_class = thread_cache.ClassOf(block);
+    if (size_class != kNoClass && StaysInPlace(size_class, size)) return block;
+  }
+  return ReallocateSlow(block, size);
 }
 
 size_t Release(size_t keep) {
