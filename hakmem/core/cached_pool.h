@@ -43,6 +43,9 @@ class CachedPool {
   // is gone.
   void Flush(ThreadCache& cache);
 
+  // As Flush(), for the bins that an ended thread has left.
+  void FlushParked(const ParkedBins& parked);
+
   // Gives all magazines of the depots back to the slabs. Says how many blocks.
   size_t DrainDepots();
 

@@ -3,10 +3,12 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/base/call_once.h"
 #include "hakmem/core/arena.h"
 #include "hakmem/core/cached_pool.h"
+#include "hakmem/core/parked_bins.h"
 
 namespace hakmem {
 
@@ -17,6 +19,15 @@ constinit NoMagazine no_magazine = {};
 }  // namespace thread_cache_internal
 
 constinit thread_local ThreadCache thread_cache;
+
+namespace {
+
+// So many ended threads may have left their bins at a time. A program that
+// replaces its threads one by one needs few: with 16, four threads at a time
+// with short lives were no faster.
+constexpr uint32_t kMostParked = 4;
+
+}  // namespace
 
 // All caches that are in use, and the counters of those that were.
 class ThreadRegistry {
@@ -51,6 +62,49 @@ class ThreadRegistry {
     }
   }
 
+  // Moves the bins of a cache to `parked` and keeps that. False, and nothing
+  // moved, when there are enough. Under the lock, which a fork takes: in its
+  // child the blocks are in one place or the other.
+  bool Park(ThreadCache* cache, ParkedBins* parked) {
+    MutexLock lock(mu_);
+    if (parked_count_ == kMostParked) return false;
+    cache->MoveBinsTo(parked);
+    parked->stale = false;
+    parked->next = parked_;
+    parked_ = parked;
+    ++parked_count_;
+    return true;
+  }
+
+  // Gives bins that were parked to a cache that has none; returns their piece
+  // of metadata, for the caller to free, or null when there are none.
+  ParkedBins* Unpark(ThreadCache* cache) {
+    MutexLock lock(mu_);
+    ParkedBins* const parked = parked_;
+    if (parked == nullptr) return nullptr;
+    parked_ = parked->next;
+    --parked_count_;
+    cache->MoveBinsFrom(parked);
+    return parked;
+  }
+
+  // Takes out one that is stale, or any where `which` is kAll; null when there
+  // is none. The others are stale from the end of the search on.
+  ParkedBins* TakeParked(ThreadCache::Parked which) {
+    MutexLock lock(mu_);
+    for (ParkedBins** link = &parked_; *link != nullptr;
+         link = &(*link)->next) {
+      ParkedBins* const parked = *link;
+      if (which == ThreadCache::Parked::kAll || parked->stale) {
+        *link = parked->next;
+        --parked_count_;
+        return parked;
+      }
+    }
+    for (ParkedBins* p = parked_; p != nullptr; p = p->next) p->stale = true;
+    return nullptr;
+  }
+
   // Any cache but `own`, or null.
   ThreadCache* Other(const ThreadCache* own) {
     MutexLock lock(mu_);
@@ -62,6 +116,8 @@ class ThreadRegistry {
  private:
   Mutex mu_;
   ThreadCache* first_ ABSL_GUARDED_BY(mu_) = nullptr;
+  ParkedBins* parked_ ABSL_GUARDED_BY(mu_) = nullptr;
+  uint32_t parked_count_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<CacheCounters, kPools> ended_ ABSL_GUARDED_BY(mu_);
 };
 
@@ -105,6 +161,9 @@ bool ThreadCache::Activate() {
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
+  if (ParkedBins* const parked = registry.Unpark(this)) {
+    arena.metadata().Free(parked, kParkedBinsBytes);
+  }
   const bool will_be_told = [this] {
     const Mutex::ThreadSetUp scope;
     return pthread_setspecific(exit_key, this) == 0;
@@ -127,7 +186,70 @@ bool ThreadCache::MakeExitKey() {
 // by the locked pools: there may be no further round of destructors that could
 // flush a cache again.
 void ThreadCache::OnThreadExit(void* cache) {
+  static_cast<ThreadCache*>(cache)->Park();
   static_cast<ThreadCache*>(cache)->Retire();
+}
+
+// Leaves the bins to the next new thread.
+void ThreadCache::Park() {
+  state_ = State::kUncached;
+  void* const memory = arena.metadata().Allocate(kParkedBinsBytes);
+  if (memory == nullptr) return;
+  if (!registry.Park(this, static_cast<ParkedBins*>(memory))) {
+    arena.metadata().Free(memory, kParkedBinsBytes);
+  }
+}
+
+void ThreadCache::MoveBinsTo(ParkedBins* parked) {
+  parked->pools = pools_;
+  parked->bins = {};
+  for (CachedPool* pool : std::exchange(pools_, {})) {
+    if (pool == nullptr) continue;
+    const PoolGeometry& geometry = pool->geometry();
+    std::atomic<uint64_t>& unloaded = counters_[geometry.index].blocks_unloaded;
+    for (SizeClass c = geometry.first_class; c <= geometry.last_class; ++c) {
+      Bin& bin = bins_[c];
+      if (bin.capacity == 0) continue;
+      Magazine* const current = Close(c);
+      Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
+      for (const Magazine* magazine : {current, previous}) {
+        if (magazine != nullptr) CacheCounters::Add(unloaded, magazine->count);
+      }
+      parked->bins[c] = {.current = current,
+                         .previous = previous,
+                         .capacity = std::exchange(bin.capacity, 0)};
+      bin.current.store(nullptr, std::memory_order_release);
+      bin.previous.store(nullptr, std::memory_order_release);
+    }
+  }
+}
+
+void ThreadCache::MoveBinsFrom(const ParkedBins* parked) {
+  pools_ = parked->pools;
+  for (CachedPool* pool : pools_) {
+    if (pool == nullptr) continue;
+    const PoolGeometry& geometry = pool->geometry();
+    std::atomic<uint64_t>& loaded = counters_[geometry.index].blocks_loaded;
+    for (SizeClass c = geometry.first_class; c <= geometry.last_class; ++c) {
+      const ParkedBins::Bin& from = parked->bins[c];
+      if (from.capacity == 0) continue;
+      for (const Magazine* magazine : {from.current, from.previous}) {
+        if (magazine != nullptr) CacheCounters::Add(loaded, magazine->count);
+      }
+      bins_[c].capacity = from.capacity;
+      bins_[c].previous.store(from.previous, std::memory_order_release);
+      if (from.current != nullptr) Open(c, from.current, from.capacity);
+    }
+  }
+}
+
+void ThreadCache::FlushParked(Parked which) {
+  while (ParkedBins* const parked = registry.TakeParked(which)) {
+    for (CachedPool* pool : parked->pools) {
+      if (pool != nullptr) pool->FlushParked(*parked);
+    }
+    arena.metadata().Free(parked, kParkedBinsBytes);
+  }
 }
 
 CachedPool* ThreadCache::PoolOf(SizeClass size_class) const {

@@ -26,6 +26,7 @@
 namespace hakmem {
 
 class CachedPool;
+struct ParkedBins;
 
 namespace thread_cache_internal {
 
@@ -69,7 +70,7 @@ class ThreadCache {
  public:
   enum class State : uint8_t {
     kNew,      // registered nowhere
-    kActive,   // has bins; will be flushed at the thread's end
+    kActive,   // has bins; will be parked or flushed at the thread's end
     kBusy,     // active, and inside a slow path
     kUncached  // is ending, or cannot be told when it ends: has no bins
   };
@@ -162,11 +163,22 @@ class ThreadCache {
   // The pool that serves a class, if it has bins here.
   CachedPool* PoolOf(SizeClass size_class) const;
 
-  // What the calls that the bins could not serve have moved, in bytes or so;
-  // CountWork() returns how much it was before.
-  uint64_t work() const { return work_; }
-  uint64_t CountWork(uint64_t bytes) {
-    return std::exchange(work_, work_ + bytes);
+  // Counts what the calls that the bins could not serve have moved, in bytes or
+  // so.
+  void CountWork(uint64_t bytes) { work_ += bytes; }
+
+  // How many times `period` of that has passed since this last said so.
+  uint64_t ReviewsDue(uint64_t period) {
+    const uint64_t due = (work_ - reviewed_) / period;
+    reviewed_ += due * period;
+    return due;
+  }
+
+  // Whether `period` of it has passed since this was last true.
+  bool TrimDue(uint64_t period) {
+    if (work_ - trimmed_ < period) return false;
+    trimmed_ = work_;
+    return true;
   }
 
   // Whether the bin stands where it stood when this was last asked: a bin in
@@ -189,6 +201,11 @@ class ThreadCache {
   // FlushBins(), and no bins again.
   void Retire();
 
+  // Gives the blocks back that ended threads have left to new ones: all, or
+  // what was left before the last call and is there still.
+  enum class Parked : uint8_t { kAll, kStale };
+  static void FlushParked(Parked which);
+
   // In the child of a fork: takes the blocks of all other threads over. Their
   // threads do not exist here.
   static void AdoptOrphans();
@@ -210,6 +227,9 @@ class ThreadCache {
 
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
+  void Park();
+  void MoveBinsTo(ParkedBins* parked);
+  void MoveBinsFrom(const ParkedBins* parked);
   static void OnThreadExit(void* cache);
 
   // What the fast paths read stands together, so that they need one base
@@ -223,6 +243,8 @@ class ThreadCache {
 
   State state_ = State::kNew;
   uint64_t work_ = 0;
+  uint64_t reviewed_ = 0;  // work_ when depots were last looked at
+  uint64_t trimmed_ = 0;   // work_ when bins were last given up
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;

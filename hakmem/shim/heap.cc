@@ -37,6 +37,7 @@ void* AllocateFromClass(SizeClass size_class) {
 // are empty by then back to the metadata, which slabs need as well.
 void Reclaim() {
   thread_cache.FlushBins();
+  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
   const auto reclaim = [](auto& pool) {
     pool.DrainDepots();
     pool.backend().ReleaseEmptySlabs();
