@@ -20,23 +20,22 @@ constexpr uint32_t kBusyMissesToGrow = 1024;  // 64: larson 2 % slower
 // Below kBusyCapacity it doubles them after this many swaps, too.
 constexpr uint32_t kSwapsToGrow = 16;
 
-// A miss counts as the bytes that it moves, and as this many at least.
+// A miss counts as the bytes that it moves, as this many at least, and at most
+// as the other. Without that bound a program with blocks of some 100 KiB was
+// told every few dozen calls that it did not use its bins: short-lived threads
+// with such blocks took twice as long and twice the memory, since each slab
+// that went and came was at another place.
 constexpr uint64_t kLeastWork = 16 << 10;
+constexpr uint64_t kMostWork = 32 << 10;
 
-// After this much work, and so many times what all caches may hold, a thread
-// gives up the bins that it has not touched since the last time. In as many
-// steps meanwhile it looks at the depots of the classes in turn, and with that
-// at each of them while the caches' contents change a few times: a class that
-// the program has stopped using is soon found. By a fixed amount of work, 8
-// MiB, a program with blocks of some 100 KiB was told every few dozen calls
-// that it did not use its bins: short-lived threads with such blocks took 1.8
-// times as long and twice the memory, since every slab that went and came was
-// at another place. With 4 limits they took 1.2 times as long, with 64 as
-// with 16.
-constexpr uint64_t kLeastPeriod = 8 << 20;
-constexpr uint64_t kPeriodInLimits = 16;
-constexpr uint64_t kReviewsInPeriod = 32;
-constexpr uint64_t kMostReviews = 8;
+// After this much work a thread looks at the depot of one class, in turn, and
+// with that at each of them while the caches' contents change a few times: a
+// class that the program has stopped using is soon found.
+constexpr int kReviewShift = 18;
+
+// After this much work a thread gives up the bins that it has not touched since
+// the last time.
+constexpr int kTrimShift = 23;
 
 }  // namespace
 
@@ -86,16 +85,13 @@ void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
     Grow(bin, size_class);
   }
   const uint64_t bytes = uint64_t{bin.capacity} * ClassSize(size_class);
-  cache.CountWork(std::max(bytes, kLeastWork));
-  const uint64_t period =
-      std::max(kLeastPeriod,
-               static_cast<uint64_t>(cache_budget.limit()) * kPeriodInLimits);
-  for (uint64_t n =
-           std::min(cache.ReviewsDue(period / kReviewsInPeriod), kMostReviews);
-       n != 0; --n) {
-    ReviewNext(cache);
-  }
-  if (cache.TrimDue(period)) {
+  const uint64_t done =
+      cache.CountWork(std::clamp(bytes, kLeastWork, kMostWork));
+  const auto passes = [&](int shift) {
+    return (cache.work() >> shift) != (done >> shift);
+  };
+  if (passes(kReviewShift)) ReviewNext(cache);
+  if (passes(kTrimShift)) {
     cache.FlushIdleBins();
     ThreadCache::FlushParked(ThreadCache::Parked::kStale);
   }

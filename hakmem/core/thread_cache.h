@@ -163,22 +163,11 @@ class ThreadCache {
   // The pool that serves a class, if it has bins here.
   CachedPool* PoolOf(SizeClass size_class) const;
 
-  // Counts what the calls that the bins could not serve have moved, in bytes or
-  // so.
-  void CountWork(uint64_t bytes) { work_ += bytes; }
-
-  // How many times `period` of that has passed since this last said so.
-  uint64_t ReviewsDue(uint64_t period) {
-    const uint64_t due = (work_ - reviewed_) / period;
-    reviewed_ += due * period;
-    return due;
-  }
-
-  // Whether `period` of it has passed since this was last true.
-  bool TrimDue(uint64_t period) {
-    if (work_ - trimmed_ < period) return false;
-    trimmed_ = work_;
-    return true;
+  // What the calls that the bins could not serve have moved, in bytes or so;
+  // CountWork() returns how much it was before.
+  uint64_t work() const { return work_; }
+  uint64_t CountWork(uint64_t bytes) {
+    return std::exchange(work_, work_ + bytes);
   }
 
   // Whether the bin stands where it stood when this was last asked: a bin in
@@ -243,8 +232,6 @@ class ThreadCache {
 
   State state_ = State::kNew;
   uint64_t work_ = 0;
-  uint64_t reviewed_ = 0;  // work_ when depots were last looked at
-  uint64_t trimmed_ = 0;   // work_ when bins were last given up
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;
