@@ -24,7 +24,8 @@ constexpr uint32_t kSwapsToGrow = 16;
 // as the other. Without that bound a program with blocks of some 100 KiB was
 // told every few dozen calls that it did not use its bins: short-lived threads
 // with such blocks took twice as long and twice the memory, since each slab
-// that went and came was at another place.
+// that went and came was at another place. With 64 KiB they had half as much
+// again resident as with 32 KiB, and growing strings had a twentieth less.
 constexpr uint64_t kLeastWork = 16 << 10;
 constexpr uint64_t kMostWork = 32 << 10;
 
