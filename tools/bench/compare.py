@@ -38,6 +38,8 @@ WORKLOADS = (
     ('leakless', 'leakless'),
     ('server', 'server'),
     ('idle', 'idle --wait_ms=1000'),
+    ('idlers', 'idlers'),
+    ('peaks', 'peaks'),
 )
 
 EPILOG = """examples:

@@ -75,6 +75,8 @@ Workload ScratchWorkload();
 Workload LeaklessWorkload();
 Workload ServerWorkload();
 Workload IdleWorkload();
+Workload IdlersWorkload();
+Workload PeaksWorkload();
 
 }  // namespace hakmem::tools
 
