@@ -28,7 +28,11 @@ class CacheBudget {
   // so that what nobody uses does not keep a new thread from having a cache.
   bool TakeForDepot(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
 
-  // The first few blocks of every bin, limit or not.
+  // For the first few blocks of a bin. A few threads may go over the limit with
+  // them; of many, each may be idle for ever.
+  bool TakeFirst(size_t bytes);
+
+  // For the first few blocks of a thread's first bins, limit or not.
   void Force(size_t bytes) {
     used_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   }

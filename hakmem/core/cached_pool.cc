@@ -1,6 +1,7 @@
 #include "hakmem/core/cached_pool.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/os.h"
@@ -32,6 +33,27 @@ constexpr uint64_t kMostReviews = 8;
 // the last time.
 constexpr int kTrimShift = 23;
 
+// Where little work is done, time does what work does otherwise: this part of
+// HAKMEM_DECAY_MS, 10 ms, is a thread's period for its bins and everybody's for
+// all of the depots. What is cached of a class that the program has left pins a
+// page and more for every block: with the whole of HAKMEM_DECAY_MS the workload
+// "server" had 1.35 times of what is live resident where it now has 1.18.
+constexpr int64_t kTidyShare = 10;
+
+int64_t TidyPeriod() {
+  return std::max<int64_t>(
+      1, static_cast<int64_t>(arena.options().decay_ms) / kTidyShare);
+}
+
+// The pools that have bins anywhere, for housekeeping, which any thread does
+// for all; and what of it has been done.
+struct Housekeeping {
+  std::array<std::atomic<CachedPool*>, kPools> pools;
+  std::atomic<uint32_t> next_review{0};
+  std::atomic<int64_t> tidied_at{0};
+};
+constinit Housekeeping housekeeping;
+
 }  // namespace
 
 uint32_t CachedPool::FullCapacity(SizeClass size_class) const {
@@ -40,13 +62,25 @@ uint32_t CachedPool::FullCapacity(SizeClass size_class) const {
       by_bytes, kLeastFullCapacity, MagazineCapacity(kMagazineFamilies - 1)));
 }
 
-// Gets a bin ready for its first use by this thread.
-void CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
+// Gets a bin ready for its first use by this thread; false when all threads
+// together have enough.
+bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
   HelgrindIgnore(this, sizeof(*this));
+  HelgrindIgnore(&housekeeping, sizeof(housekeeping));
+  const uint32_t capacity =
+      std::min(geometry().first_capacity, FullCapacity(size_class));
+  const size_t bytes = capacity * ClassSize(size_class);
+  if (!cache_budget.TakeFirst(bytes)) {
+    if (cache.forced() + bytes > ThreadCache::kMostForced) return false;
+    cache_budget.Force(bytes);
+    cache.forced() += bytes;
+    bin.forced = static_cast<uint32_t>(bytes);
+  }
   cache.Join(this, geometry().index);
-  bin.capacity = std::min(geometry().first_capacity, FullCapacity(size_class));
-  cache_budget.Force(bin.capacity * ClassSize(size_class));
+  housekeeping.pools[geometry().index].store(this, std::memory_order_relaxed);
+  bin.capacity = capacity;
+  return true;
 }
 
 // Doubles the bin's magazines, as far as the budget allows. They change hands
@@ -70,7 +104,7 @@ void CachedPool::NoteSwap(ThreadCache::Bin& bin, SizeClass size_class) {
   Grow(bin, size_class);
 }
 
-// Lets the bin grow, and does a thread's part of the housekeeping.
+// Lets the bin grow.
 void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
   const uint32_t patience =
@@ -79,26 +113,57 @@ void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
     bin.misses = 0;
     Grow(bin, size_class);
   }
-  const uint64_t bytes = uint64_t{bin.capacity} * ClassSize(size_class);
+  CountWork(cache, size_class);
+}
+
+// Counts a magazine that changes its place, and does a thread's part of the
+// housekeeping.
+void CachedPool::CountWork(ThreadCache& cache, SizeClass size_class) {
+  const uint64_t bytes =
+      uint64_t{cache.bin(size_class).capacity} * ClassSize(size_class);
   const uint64_t done = cache.CountWork(std::max(bytes, kLeastWork));
   const auto times_over = [&](int shift) {
     return (cache.work() >> shift) - (done >> shift);
   };
-  for (uint64_t n = std::min(times_over(kReviewShift), kMostReviews); n != 0;
-       --n) {
-    ReviewNext(cache);
+  const uint64_t reviews = times_over(kReviewShift);
+  for (uint64_t n = std::min(reviews, kMostReviews); n != 0; --n) {
+    ReviewNext();
   }
-  if (times_over(kTrimShift) != 0) cache.FlushIdleBins();
+  if (times_over(kTrimShift) != 0) cache.TrimBins();
+  // Where little is done, time does what work does otherwise.
+  const int64_t now = os::CoarseMilliseconds();
+  if (cache.TrimIsDue(TidyPeriod(), now)) cache.TrimBins();
+  TidyWhatIsDue(now);
+}
+
+void CachedPool::TidyWhatIsDue(int64_t now) {
+  int64_t last = housekeeping.tidied_at.load(std::memory_order_relaxed);
+  constexpr int64_t kClasses = kNumClasses - 1;
+  const int64_t due =
+      std::min((now - last) * kClasses / TidyPeriod(), kClasses);
+  if (due <= 0) return;
+  if (!housekeeping.tidied_at.compare_exchange_strong(
+          last, now, std::memory_order_relaxed)) {
+    return;
+  }
+  for (int64_t n = due; n != 0; --n) ReviewNext();
+  for (std::atomic<CachedPool*>& known : housekeeping.pools) {
+    CachedPool* const pool = known.load(std::memory_order_relaxed);
+    if (pool != nullptr) pool->backend_.Decay(now);
+  }
+  arena.Decay(now);
 }
 
 // Looks at the depot of the next class in turn, of whichever pool.
-void CachedPool::ReviewNext(ThreadCache& cache) {
-  static constinit std::atomic<uint32_t> turn{0};
+void CachedPool::ReviewNext() {
   const SizeClass size_class =
-      1 + turn.fetch_add(1, std::memory_order_relaxed) % (kNumClasses - 1);
-  CachedPool* const pool = cache.PoolOf(size_class);
-  if (pool == nullptr) return;
-  pool->Drain(size_class, pool->depot(size_class).Review());
+      1 + housekeeping.next_review.fetch_add(1, std::memory_order_relaxed) %
+              (kNumClasses - 1);
+  for (std::atomic<CachedPool*>& known : housekeeping.pools) {
+    CachedPool* const pool = known.load(std::memory_order_relaxed);
+    if (pool == nullptr || !pool->geometry().Contains(size_class)) continue;
+    pool->Drain(size_class, pool->depot(size_class).Review());
+  }
 }
 
 SizeClass CachedPool::NextInTurn() {
@@ -125,7 +190,10 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
   // left the bin with the rest of a magazine.
   if (void* const block = cache.Pop(size_class)) return block;
   ThreadCache::Bin& bin = cache.bin(size_class);
-  if (bin.capacity == 0) Prepare(cache, size_class);
+  if (bin.capacity == 0 && !Prepare(cache, size_class)) {
+    return backend_.Allocate(size_class);
+  }
+  bin.drawn = true;
   Magazine* const current = cache.Close(size_class);
   Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
 
@@ -134,8 +202,11 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
     bin.previous.store(nullptr, std::memory_order_release);
     bin.current.store(nullptr, std::memory_order_release);
     bin.previous.store(current, std::memory_order_release);
-    cache.Open(size_class, previous, bin.capacity);
+    // While the bin is closed, or housekeeping might empty it.
+    CountWork(cache, size_class);
+    cache.CountLoaded(BytesOf(size_class, previous));
     NoteSwap(bin, size_class);
+    cache.Open(size_class, previous, bin.capacity);
     return cache.Pop(size_class);
   }
 
@@ -170,6 +241,7 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
     }
   }
   CacheCounters::Add(counters.blocks_loaded, fresh->count);
+  cache.CountLoaded(BytesOf(size_class, fresh));
   cache.Open(size_class, fresh, bin.capacity);
   return cache.Pop(size_class);
 }
@@ -275,6 +347,7 @@ void CachedPool::FlushBin(ThreadCache& cache, SizeClass size_class,
             worth_keeping && magazine->count * 2u >= bin.capacity);
   }
   cache_budget.Return(bin.capacity * ClassSize(size_class));
+  cache.forced() -= std::exchange(bin.forced, 0);
   bin.capacity = 0;
   bin.misses = 0;
 }
@@ -285,12 +358,44 @@ void CachedPool::Flush(ThreadCache& cache) {
   }
 }
 
-void CachedPool::FlushIdleBins(ThreadCache& cache) {
+void CachedPool::Trim(ThreadCache& cache) {
   for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
-    if (cache.bin(c).capacity != 0 && cache.IsIdle(c)) {
-      FlushBin(cache, c, false);
-    }
+    // What is closed is in use right now.
+    if (cache.bin(c).capacity != 0 && cache.IsOpen(c)) TrimBin(cache, c);
   }
+}
+
+// Blocks below the lowest level of a bin since the last time were of no use.
+// The fast path keeps no such level; but while the current magazine has not run
+// empty, nobody came to the previous one. So its blocks go, the current one
+// takes its place with an empty one above it, and if that is not drawn from
+// until the next time, it is its blocks' turn. This costs a bin in use one
+// swap.
+void CachedPool::TrimBin(ThreadCache& cache, SizeClass size_class) {
+  ThreadCache::Bin& bin = cache.bin(size_class);
+  if (cache.IsIdle(size_class)) {
+    FlushBin(cache, size_class, false);
+    return;
+  }
+  if (std::exchange(bin.drawn, false)) return;
+  Magazine* const current = cache.Close(size_class);
+  Magazine* unused = bin.previous.load(std::memory_order_relaxed);
+  bin.previous.store(nullptr, std::memory_order_release);
+  if (unused != nullptr && unused->count != 0) {
+    CacheCounters::Add(cache.counters(geometry().index).blocks_unloaded,
+                       unused->count);
+    ReturnBlocks(size_class, unused);
+  }
+  if (unused == nullptr) {
+    unused = magazine_store.Get(MagazineFamilyFor(bin.capacity));
+  }
+  if (unused == nullptr) {
+    cache.Open(size_class, current, bin.capacity);
+    return;
+  }
+  bin.current.store(nullptr, std::memory_order_release);
+  bin.previous.store(current, std::memory_order_release);
+  cache.Open(size_class, unused, bin.capacity);
 }
 
 // Gives up to `magazines` of a depot's magazines back to the slabs; says how
@@ -305,6 +410,14 @@ uint32_t CachedPool::Drain(SizeClass size_class, uint32_t magazines) {
     Discard(size_class, magazine, false);
   }
   return blocks;
+}
+
+size_t CachedPool::DepotBytes() const {
+  size_t bytes = 0;
+  for (SizeClass c = geometry().first_class; c <= geometry().last_class; ++c) {
+    bytes += depots_[c - geometry().first_class].blocks() * ClassSize(c);
+  }
+  return bytes;
 }
 
 size_t CachedPool::DrainDepots() {

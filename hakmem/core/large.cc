@@ -100,16 +100,20 @@ bool DirectMappings::MakeRoom() {
 void* DirectMappings::Map(size_t bytes, size_t alignment) {
   bytes = PageUp(bytes);
   if (bytes == 0) return nullptr;
-  void* const block = os::Map(bytes, alignment);
-  if (block == nullptr) return nullptr;
-  MutexLock lock(mu_);
-  if (!MakeRoom()) {
+  if (!arena.Hold(bytes)) return nullptr;
+  if (void* const block = os::Map(bytes, alignment)) {
+    {
+      MutexLock lock(mu_);
+      if (MakeRoom()) {
+        Insert({reinterpret_cast<uintptr_t>(block), bytes});
+        mapped_.fetch_add(bytes, std::memory_order_relaxed);
+        return block;
+      }
+    }
     os::Unmap(block, bytes);
-    return nullptr;
   }
-  Insert({reinterpret_cast<uintptr_t>(block), bytes});
-  mapped_.fetch_add(bytes, std::memory_order_relaxed);
-  return block;
+  arena.LetGo(bytes);
+  return nullptr;
 }
 
 bool DirectMappings::Unmap(const void* block) {
@@ -124,21 +128,34 @@ bool DirectMappings::Unmap(const void* block) {
     mapped_.fetch_sub(bytes, std::memory_order_relaxed);
   }
   os::Unmap(const_cast<void*>(block), bytes);
+  arena.LetGo(bytes);
   return true;
+}
+
+void* DirectMappings::Resize(void* block, size_t bytes) {
+  bytes = PageUp(bytes);
+  if (bytes == 0) return nullptr;
+  // The program's own block, so its size stays what it is meanwhile.
+  const size_t old_bytes = SizeOf(block);
+  if (old_bytes == 0) return nullptr;
+  if (bytes == old_bytes) return block;
+  if (bytes > old_bytes && !arena.Hold(bytes - old_bytes)) return nullptr;
+  void* const resized = Move(block, bytes);
+  const size_t now = resized == nullptr ? old_bytes : bytes;
+  const size_t held = std::max(bytes, old_bytes);
+  if (held > now) arena.LetGo(held - now);
+  return resized;
 }
 
 // All under the lock: the address that a move leaves may be another thread's
 // next mapping, and must not be in the table twice.
-void* DirectMappings::Resize(void* block, size_t bytes) {
-  bytes = PageUp(bytes);
-  if (bytes == 0) return nullptr;
+void* DirectMappings::Move(void* block, size_t bytes) {
   MutexLock lock(mu_);
   // A move needs an entry more for as long as the old one is known as gone.
   if (!MakeRoom()) return nullptr;
   Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
   if (entry == nullptr) return nullptr;
   const size_t old_bytes = entry->bytes;
-  if (bytes == old_bytes) return block;
   void* const resized = os::Remap(block, old_bytes, bytes);
   if (resized == nullptr) return nullptr;
   if (resized == block) {
@@ -156,6 +173,19 @@ size_t DirectMappings::SizeOf(const void* block) {
   MutexLock lock(mu_);
   const Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
   return entry == nullptr ? 0 : entry->bytes;
+}
+
+DirectMappings::Residency DirectMappings::GetResidency() {
+  MutexLock lock(mu_);
+  Residency residency = {};
+  if (capacity_ == 0) return residency;
+  residency.table = os::ResidentBytes(table_, capacity_ * sizeof(Entry));
+  for (size_t i = 0; i < capacity_; ++i) {
+    if (table_[i].address <= kGone) continue;
+    residency.blocks += os::ResidentBytes(
+        reinterpret_cast<void*>(table_[i].address), table_[i].bytes);
+  }
+  return residency;
 }
 
 void* AllocateLarge(size_t size, size_t alignment, bool* zeroed) {

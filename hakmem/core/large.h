@@ -45,6 +45,18 @@ class DirectMappings {
     return mapped_.load(std::memory_order_relaxed);
   }
 
+  // Of the table, and what the system backs with memory: of the blocks, asked
+  // page by page, and of the table. In bytes.
+  size_t table_bytes() ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(mu_);
+    return capacity_ * sizeof(Entry);
+  }
+  struct Residency {
+    size_t blocks;
+    size_t table;
+  };
+  Residency GetResidency() ABSL_LOCKS_EXCLUDED(mu_);
+
   // How many there are.
   size_t count() ABSL_LOCKS_EXCLUDED(mu_) {
     MutexLock lock(mu_);
@@ -59,6 +71,7 @@ class DirectMappings {
     size_t bytes;
   };
 
+  void* Move(void* block, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
   Entry* Find(uintptr_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Insert(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

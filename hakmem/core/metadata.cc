@@ -34,10 +34,6 @@ constexpr uint64_t MaskOf(uint32_t first, uint32_t units) {
   return (units == 64 ? kWhole : (uint64_t{1} << units) - 1) << first;
 }
 
-constexpr uint32_t PagesFor(size_t bytes) {
-  return static_cast<uint32_t>((bytes + os::kPageSize - 1) / os::kPageSize);
-}
-
 }  // namespace
 
 static_assert(Metadata::kMaxPiece == os::kPageSize &&
@@ -50,7 +46,7 @@ void Metadata::Init(char* region, size_t bytes) {
   // The table of pages stands in the first of them: so index 0 is no piece, and
   // page 0 is no page that could be handed out.
   pages_ = reinterpret_cast<Page*>(region);
-  frontier_ = PagesFor(limit_ * sizeof(Page));
+  frontier_ = static_cast<uint32_t>(TableBytes(limit_) / os::kPageSize);
 }
 
 // The list that a page with these free units belongs to; kLists when none.
@@ -90,11 +86,8 @@ bool Metadata::Grow() {
   if (frontier_ == limit_) return false;
   if (frontier_ >= committed_) {
     const uint32_t to = std::min(limit_, frontier_ + kCommitStep);
-    const auto table = [](uint32_t pages) {
-      return PagesFor(pages * sizeof(Page)) * os::kPageSize;
-    };
-    const size_t have = table(committed_);
-    const size_t need = table(to);
+    const size_t have = TableBytes(committed_);
+    const size_t need = TableBytes(to);
     if (need != have) {
       if (!os::Commit(region_ + have, need - have)) return false;
     }

@@ -21,7 +21,19 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_CACHE_BYTES", &Options::cache_bytes, 0, uint64_t{1} << 42,
      "what thread caches and depots may hold; 0: a 64th of the memory"},
     {"HAKMEM_RETAIN_BYTES", &Options::retain_bytes, 0, uint64_t{1} << 42,
-     "free memory to keep from the system, beside an eighth of what is live"},
+     "free memory to keep from the system, beside a 64th of what is live"},
+    {"HAKMEM_SOFT_LIMIT", &Options::soft_limit, 0, uint64_t{1} << 42,
+     "bytes held beyond which nothing is kept; 0: 7/8 of HAKMEM_LIMIT, if any"},
+    {"HAKMEM_LIMIT", &Options::limit, 0, uint64_t{1} << 42,
+     "bytes held beyond which allocation fails with ENOMEM; 0: no limit"},
+    {"HAKMEM_DECAY_MS", &Options::decay_ms, 1, 3600000,
+     "milliseconds after which free memory goes that nobody wanted meanwhile"},
+    {"HAKMEM_BACKGROUND", &Options::background, 0, 1,
+     "1: a thread returns memory also while the program does nothing"},
+    {"HAKMEM_HUGE_PAGES", &Options::huge_pages, 0, 1,
+     "1: ask for huge pages, where the system gives them to who asks"},
+    {"HAKMEM_PURGE", &Options::purge, 0, 1,
+     "1: return free memory to the system; 0: only when that is asked for"},
 };
 
 // Reads a decimal number with an optional unit; false when it is none or does

@@ -26,7 +26,20 @@ struct Options {
   uint64_t cache_bytes = 0;
   // Free memory that may stay with the process, in bytes, beside a share of
   // what is live.
-  uint64_t retain_bytes = uint64_t{8} << 20;
+  uint64_t retain_bytes = uint64_t{1} << 20;
+  // What hakmem may hold, in bytes, before it keeps nothing back; and at all.
+  // 0: no such limit.
+  uint64_t soft_limit = 0;
+  uint64_t limit = 0;
+  // Free memory that nobody wanted for this long goes at the next occasion, in
+  // milliseconds.
+  uint64_t decay_ms = 100;
+  // 1: a thread of hakmem's own returns memory while the program does nothing.
+  uint64_t background = 0;
+  // 1: asks the system for huge pages.
+  uint64_t huge_pages = 0;
+  // 1: free memory goes back to the system. 0: only when it is asked for.
+  uint64_t purge = 1;
 };
 
 // One row of the table.

@@ -6,6 +6,7 @@
 #include <time.h>
 #include <valgrind/helgrind.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 
@@ -51,6 +52,11 @@ bool Purge(void* start, size_t bytes) {
   return madvise(start, bytes, MADV_DONTNEED) == 0;
 }
 
+void AskForHugePages(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
+  madvise(start, bytes, MADV_HUGEPAGE);
+}
+
 void* Map(size_t bytes, size_t alignment) {
   return MapAligned(bytes, alignment, PROT_READ | PROT_WRITE);
 }
@@ -64,6 +70,29 @@ void* Remap(void* start, size_t bytes, size_t new_bytes) {
   const ErrnoKeeper keeper;
   void* const moved = mremap(start, bytes, new_bytes, MREMAP_MAYMOVE);
   return moved == MAP_FAILED ? nullptr : moved;
+}
+
+void Residency(const void* start, size_t bytes, unsigned char* pages) {
+  const ErrnoKeeper keeper;
+  const size_t count = bytes / kPageSize;
+  if (mincore(const_cast<void*>(start), bytes, pages) != 0) {
+    std::fill_n(pages, count, 1);
+    return;
+  }
+  // The other bits of these bytes are reserved.
+  for (size_t i = 0; i < count; ++i) pages[i] &= 1;
+}
+
+size_t ResidentBytes(const void* start, size_t bytes) {
+  unsigned char pages[kMostResidencyPages];
+  size_t resident = 0;
+  for (size_t at = 0; at < bytes; at += sizeof(pages) * kPageSize) {
+    const size_t step = std::min(sizeof(pages) * kPageSize, bytes - at);
+    Residency(static_cast<const char*>(start) + at, step, pages);
+    resident +=
+        static_cast<size_t>(std::count(pages, pages + step / kPageSize, 1));
+  }
+  return resident * kPageSize;
 }
 
 int64_t CoarseMilliseconds() {

@@ -31,7 +31,7 @@ Slab* Slab::Create(SizeClass size_class) {
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
   slab->bucket = 0;
-  slab->next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  slab->next_look = FirstLook(size_class);
   slab->dirty_pages = 0;
   slab->purged_pages = 0;
   slab->next = nullptr;
@@ -203,7 +203,7 @@ void Slab::PurgePages() {
 }
 
 void Slab::ForgetPurged() {
-  next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  next_look = FirstLook(size_class);
   if (purged_pages == 0) return;
   std::fill_n(purged_bits(), PageWordCount(size_class), 0);
   purged_pages = 0;

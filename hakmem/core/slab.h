@@ -44,6 +44,15 @@ struct Slab : Span {
   static constexpr size_t PageWordCount(SizeClass size_class) {
     return (SlabGranules(size_class) * kPagesPerGranule + 63) / 64;
   }
+  // free_count from which on a look at the pages is worth while: of blocks with
+  // pages of their own at once, of smaller ones when half of them are free.
+  static constexpr uint16_t FirstLook(SizeClass size_class) {
+    return static_cast<uint16_t>(
+        HasOwnPages(size_class) ? 1 : (SlabBlocks(size_class) + 1) / 2);
+  }
+  static constexpr bool HasOwnPages(SizeClass size_class) {
+    return ClassSize(size_class) >= 4 * os::kPageSize;
+  }
   static size_t MetadataBytes(SizeClass size_class);
 
   // A slab of this class with all of its blocks free, or null when memory has

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/base/attributes.h"
 #include "absl/base/call_once.h"
 #include "hakmem/core/arena.h"
 #include "hakmem/core/cached_pool.h"
@@ -49,6 +50,15 @@ class ThreadRegistry {
     for (ThreadCache* c = first_; c != nullptr; c = c->next_) {
       c->counters_[pool].AddTo(sum);
     }
+  }
+
+  size_t CachedBytes() {
+    MutexLock lock(mu_);
+    size_t bytes = 0;
+    for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      for (SizeClass i = 1; i < kNumClasses; ++i) bytes += c->BinBytes(i);
+    }
+    return bytes;
   }
 
   // Any cache but `own`, or null.
@@ -149,9 +159,9 @@ void ThreadCache::FlushBins() {
   state_ = state;
 }
 
-void ThreadCache::FlushIdleBins() {
+void ThreadCache::TrimBins() {
   for (CachedPool* pool : pools_) {
-    if (pool != nullptr) pool->FlushIdleBins(*this);
+    if (pool != nullptr) pool->Trim(*this);
   }
 }
 
@@ -159,6 +169,31 @@ void ThreadCache::Retire() {
   state_ = State::kUncached;
   FlushBins();
   registry.Remove(this);
+}
+
+// Reads what another thread writes, which may be in the middle of it: a count
+// that is none is left out. Magazines' memory stays mapped (Metadata), so
+// reading one that has gone elsewhere is reading some number.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD size_t
+ThreadCache::BinBytes(SizeClass size_class) const {
+  const Bin& bin = bins_[size_class];
+  size_t blocks = 0;
+  if (const Magazine* const current =
+          bin.current.load(std::memory_order_acquire)) {
+    void** const* const top_address = &top_[size_class];
+    void** const top = *const_cast<void** const volatile*>(top_address);
+    const auto count = static_cast<size_t>(top - current->slots);
+    if (top == kNoSlots) {
+      blocks += *const_cast<const volatile uint16_t*>(&current->count);
+    } else if (count <= MagazineCapacity(kMagazineFamilies - 1)) {
+      blocks += count;
+    }
+  }
+  if (const Magazine* const previous =
+          bin.previous.load(std::memory_order_acquire)) {
+    blocks += *const_cast<const volatile uint16_t*>(&previous->count);
+  }
+  return blocks * ClassSize(size_class);
 }
 
 Magazine* ThreadCache::Close(SizeClass size_class) {
@@ -191,6 +226,8 @@ void ThreadCache::AdoptOrphans() {
 void ThreadCache::SumCounters(uint32_t pool, CacheCounters& sum) {
   registry.Sum(pool, sum);
 }
+
+size_t ThreadCache::CachedBytes() { return registry.CachedBytes(); }
 
 Mutex& ThreadCache::registry_mutex() { return registry.mutex(); }
 

@@ -80,7 +80,9 @@ class ThreadCache {
     uint32_t capacity = 0;      // blocks a magazine; 0 until it is first used
     uint32_t misses = 0;        // since it last grew
     uint32_t swaps = 0;         // since it last grew
+    uint32_t forced = 0;        // bytes that it may hold without a budget
     void** last_top = nullptr;  // when IsIdle() was last asked
+    bool drawn = false;         // current ran empty since it was last trimmed
   };
 
   constexpr ThreadCache();
@@ -145,6 +147,13 @@ class ThreadCache {
   Bin& bin(SizeClass size_class) { return bins_[size_class]; }
   CacheCounters& counters(uint32_t pool) { return counters_[pool]; }
 
+  // What a thread may hold whatever the others hold, in bytes: 1,000 threads
+  // that have cached once and wait for ever are not to hold much.
+  static constexpr size_t kMostForced = 8 << 10;
+
+  // Bytes that bins hold without a budget.
+  size_t& forced() { return forced_; }
+
   // Notes that `pool` has bins here.
   void Join(CachedPool* pool, uint32_t index) { pools_[index] = pool; }
 
@@ -166,19 +175,36 @@ class ThreadCache {
     return std::exchange(work_, work_ + bytes);
   }
 
-  // Whether the bin stands where it stood when this was last asked: a bin in
-  // use is there by chance only. Not for a bin that is closed.
-  bool IsIdle(SizeClass size_class) {
-    void** const top = top_[size_class];
-    void** const last = std::exchange(bins_[size_class].last_top, top);
-    return top == last &&
-           bins_[size_class].current.load(std::memory_order_relaxed) !=
-               nullptr &&
-           limit_[size_class] != thread_cache_internal::no_magazine.slots;
+  // Counts bytes of blocks that the program is about to get, for Arena::work().
+  void CountLoaded(size_t bytes) {
+    constexpr size_t kStep = 256 << 10;  // so that threads rarely meet there
+    loaded_ += bytes;
+    if (loaded_ < kStep) return;
+    arena.CountWork(std::exchange(loaded_, 0));
   }
 
-  // Gives up the bins that stand where they stood at the last call.
-  void FlushIdleBins();
+  // Whether the bin stands where it stood when this was last asked: a bin in
+  // use is there by chance only.
+  bool IsIdle(SizeClass size_class) {
+    void** const top = top_[size_class];
+    return std::exchange(bins_[size_class].last_top, top) == top;
+  }
+
+  // Whether the bin has a magazine on the fast path.
+  bool IsOpen(SizeClass size_class) const {
+    return limit_[size_class] != thread_cache_internal::no_magazine.slots;
+  }
+
+  // Gives up the bins that stand where they stood at the last call, and of the
+  // others the blocks that nobody took since then.
+  void TrimBins();
+
+  // Whether `period` milliseconds have passed since it last said so.
+  bool TrimIsDue(int64_t period, int64_t now) {
+    if (now - trimmed_at_ < period) return false;
+    trimmed_at_ = now;
+    return true;
+  }
 
   // Gives the blocks of all bins back to their pools. The bins start anew.
   void FlushBins();
@@ -193,6 +219,10 @@ class ThreadCache {
   // The sums over all threads, those that have ended included.
   static void SumCounters(uint32_t pool, CacheCounters& sum);
 
+  // Bytes of the blocks that all threads have cached. Of threads that go on
+  // meanwhile, of about now.
+  static size_t CachedBytes();
+
   static Mutex& registry_mutex();
 
   // Makes the pthread key whose destructor flushes a thread's cache. Early, so
@@ -205,6 +235,7 @@ class ThreadCache {
   template <size_t... kClass>
   explicit constexpr ThreadCache(std::index_sequence<kClass...>);
 
+  size_t BinBytes(SizeClass size_class) const;
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
   static void OnThreadExit(void* cache);
@@ -220,6 +251,9 @@ class ThreadCache {
 
   State state_ = State::kNew;
   uint64_t work_ = 0;
+  int64_t trimmed_at_ = 0;
+  size_t forced_ = 0;
+  size_t loaded_ = 0;
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;

@@ -74,6 +74,8 @@ NATIVE = [
     "hak_aligned_alloc",
     "hak_alloc",
     "hak_alloc_at",
+    "hak_background_start",
+    "hak_background_stop",
     "hak_calloc",
     "hak_config",
     "hak_free",

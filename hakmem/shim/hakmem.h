@@ -54,11 +54,24 @@ void hak_free_at(void* ptr, uintptr_t site_id);
 // asked for. 0 for a null pointer.
 size_t hak_usable_size(const void* ptr);
 
-// Returns to the system all memory that only waits for reuse: what the calling
-// thread and the depots have cached, empty slabs, free runs. Memory that is in
-// use stays, and so do other threads' caches, which HAKMEM_CACHE_BYTES bounds.
-// Says how many bytes the system got. What malloc_trim(0) does.
-size_t hak_release_memory(void);
+// Returns to the system at least `bytes` bytes of the memory that only waits for
+// reuse, if there is that much, what costs least to do without first: free runs,
+// then what the calling thread and the depots have cached, empty slabs, free
+// pages of the others. 0 stands for all of it, as malloc_trim(0) does. Memory
+// that is in use stays, and so do other threads' caches, which
+// HAKMEM_CACHE_BYTES bounds. Says how many bytes the system got.
+size_t hak_release_memory(size_t bytes);
+
+// Starts a thread that returns memory while the program does nothing, which
+// otherwise waits for the next calls that do not end in a thread's cache. It
+// wakes up four times a second, and ten times where something has happened.
+// There is none unless this is called or HAKMEM_BACKGROUND is 1. Returns 0, also
+// when there was one already, or an error number as pthread_create() does. The
+// child of a fork has one if the parent had. Not from a signal handler.
+int hak_background_start(void);
+
+// Ends that thread, if there is one, and waits for its end.
+void hak_background_stop(void);
 
 // The stage this library was built as: "p0", "tls_tiny", "tls_l2", "tls_full"
 // or "unlocked". A library built "unlocked" may be used by one thread at a time
@@ -96,7 +109,35 @@ typedef struct hak_stats {
   uint64_t free_dirty_bytes;  // free granules that the system still backs
   uint64_t cache_bytes;       // blocks in depots, room in threads' caches
   uint64_t metadata_bytes;    // hakmem's own tables, as far as handed out
+
+  // Where the memory is. Blocks count as large as they were made, so a block of
+  // 100 bytes as 112.
+  uint64_t live_bytes;          // blocks of the program's, of every size
+  uint64_t thread_cache_bytes;  // free blocks in the magazines of threads
+  uint64_t depot_bytes;         // free blocks in the depots
+  uint64_t slab_free_bytes;     // free blocks in slabs
+  uint64_t slab_tail_bytes;     // the ends of slabs, which no block fits
+  uint64_t free_run_bytes;      // granules of the arena that nobody holds
+  uint64_t table_bytes;         // hakmem's own tables, as far as accessible
+  uint64_t mapped_bytes;        // all memory that hakmem has accessible
+
+  // What of it is resident: what the system backs with memory, in whole pages.
+  uint64_t slab_resident_bytes;
+  uint64_t large_resident_bytes;
+  uint64_t direct_resident_bytes;
+  uint64_t free_resident_bytes;  // of the granules that nobody holds
+  uint64_t table_resident_bytes;
+  uint64_t resident_bytes;  // the sum of these
 } hak_stats;
+
+// Where no other thread allocates or frees meanwhile:
+//   live + thread_cache + depot + slab_free + slab_tail + free_run + table
+//       = mapped
+//   slab + large + free_run = committed
+//   committed + direct + table = mapped
+// The resident figures are asked of the system where they are asked for
+// (stats_size covers them), which takes time for every page that is mapped:
+// about a millisecond for 1 GiB.
 
 // Fills in the first `stats_size` bytes of `*stats`, which is sizeof(hak_stats)
 // as the caller was compiled, so that a newer library may append fields.

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "hakmem/shim/background.h"
 #include "hakmem/shim/stage.h"
 
 // The C library's lock over all of its FILEs, which fork() takes as well. It is
@@ -185,22 +186,45 @@ void* Reallocate(void* block, size_t size) {
   return moved;
 }
 
+namespace {
+
+// Returns the free pages of slabs. Does not say how many: of the slab that
+// blocks are taken from, pages that went before would be counted again.
+void PurgeSlabs() {
+  tiny_pool.backend().Purge();
+  l2_pool.backend().Purge();
+  l25_pool.backend().Purge();
+}
+
+}  // namespace
+
 size_t Release(size_t keep) {
   const ErrnoKeeper keeper;
   const size_t before = arena.GetStats().purged_bytes;
   Reclaim();
-  // Not in the sum: of the slab that blocks are taken from, pages that went
-  // before are counted again.
-  tiny_pool.backend().Purge();
-  l2_pool.backend().Purge();
-  l25_pool.backend().Purge();
+  PurgeSlabs();
   arena.Purge(keep);
-  return arena.GetStats().purged_bytes - before;
+  const size_t of_tables = arena.metadata().Purge();
+  return arena.GetStats().purged_bytes - before + of_tables;
 }
 
-size_t FreeBlockBytes() {
-  return tiny_pool.backend().FreeBytes() + l2_pool.backend().FreeBytes() +
-         l25_pool.backend().FreeBytes();
+size_t ReleaseAtLeast(size_t bytes) {
+  const ErrnoKeeper keeper;
+  const size_t before = arena.GetStats().purged_bytes;
+  const auto purge = [bytes, before] {
+    const Arena::Stats stats = arena.GetStats();
+    const size_t done = stats.purged_bytes - before;
+    const size_t missing = bytes - std::min(bytes, done);
+    if (missing != 0) {
+      arena.Purge(stats.dirty_bytes - std::min(stats.dirty_bytes, missing));
+    }
+    return arena.GetStats().purged_bytes - before;
+  };
+  if (const size_t done = purge(); done >= bytes) return done;
+  Reclaim();
+  const size_t done = purge();
+  if (done < bytes) PurgeSlabs();
+  return done;
 }
 
 const char* StageName() { return kStageName; }
@@ -263,6 +287,7 @@ void AfterForkInChild() {
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
   forks = 0;
   ThreadCache::AdoptOrphans();
+  RestartBackgroundInChild();
 }
 
 }  // namespace

@@ -81,8 +81,8 @@ SizeClass ClassFor(size_t size, size_t alignment);
 // other threads returned meanwhile may be among them.
 size_t Release(size_t keep);
 
-// Bytes of the blocks that wait in the slabs of all pools.
-size_t FreeBlockBytes();
+// As much of the same as it takes for the system to get `bytes` bytes, or all.
+size_t ReleaseAtLeast(size_t bytes);
 
 // Name of the stage that this library was built as.
 const char* StageName();

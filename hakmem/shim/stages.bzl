@@ -93,15 +93,19 @@ def _stage_library(name, stage, defines):
     native.cc_library(
         name = "hakmem_api_" + name,
         srcs = [
+            "background.cc",
+            "background.h",
             "check.cc",
             "export.h",
             "hakmem.cc",
             "heap.cc",
             "stage.h",
+            "usage.cc",
         ],
         hdrs = [
             "hakmem.h",
             "heap.h",
+            "usage.h",
         ],
         # For the constructor in it, and hak_* in a shared library.
         alwayslink = True,

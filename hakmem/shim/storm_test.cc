@@ -109,7 +109,7 @@ TEST(StormTest, TenThousandThreads) {
     }
     for (const pthread_t thread : threads) pthread_join(thread, nullptr);
     pthread_attr_destroy(&attributes);
-    hak_release_memory();
+    hak_release_memory(0);
   };
   generation();
   const hak_stats first = Stats();
