@@ -38,6 +38,9 @@ ABSL_FLAG(std::string, format, "text", "text, or json: one object");
 ABSL_FLAG(bool, verify, false,
           "fill every block with a pattern of its own and check all of it "
           "before freeing; exit with 1 if a block was changed");
+ABSL_FLAG(
+    bool, sites, false,
+    "allocate every block for a site, by hak_alloc_at(); for hakmem only");
 
 namespace hakmem::tools {
 namespace {
@@ -128,6 +131,14 @@ int Main(int argc, char** argv) {
         "one thread at a time only: use --threads=1, or another build");
   }
 
+  LarsonHeap heap = SystemHeap();
+  if (absl::GetFlag(FLAGS_sites)) {
+    heap = SitesHeap();
+    if (heap.allocate == nullptr) {
+      return UsageError("--sites is for hakmem, which this malloc is not");
+    }
+  }
+
   Readings readings;
   LarsonObserver observer;
   observer.context = &readings;
@@ -138,7 +149,7 @@ int Main(int argc, char** argv) {
     static_cast<Readings*>(context)->after = ReadHeapCounters();
   };
   const absl::StatusOr<LarsonResult> result =
-      RunLarson(options, SystemHeap(), observer);
+      RunLarson(options, heap, observer);
   if (!result.ok()) {
     std::fprintf(stderr, "larson: error: %s\n",
                  std::string(result.status().message()).c_str());

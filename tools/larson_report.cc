@@ -10,7 +10,10 @@
 #include "tools/common/process.h"
 
 // Weak: there when hakmem is linked into this program, null otherwise.
+#pragma weak hak_alloc_at
 #pragma weak hak_config
+#pragma weak hak_free_at
+#pragma weak hak_site
 #pragma weak hak_stats_get
 
 namespace hakmem::tools {
@@ -42,7 +45,23 @@ std::string JsonString(const std::string& text) {
   return quoted + "\"";
 }
 
+decltype(&hak_alloc_at) alloc_at = nullptr;
+decltype(&hak_free_at) free_at = nullptr;
+uintptr_t site = 0;
+
 }  // namespace
+
+LarsonHeap SitesHeap() {
+  auto* const make = Find(&hak_site, "hak_site");
+  alloc_at = Find(&hak_alloc_at, "hak_alloc_at");
+  free_at = Find(&hak_free_at, "hak_free_at");
+  if (make == nullptr || alloc_at == nullptr || free_at == nullptr) {
+    return {nullptr, nullptr};
+  }
+  site = make(__FILE__, __LINE__, "larson");
+  return {[](size_t size) { return alloc_at(size, site); },
+          [](void* block) { free_at(block, site); }};
+}
 
 HeapCounters ReadHeapCounters() {
   HeapCounters counters;

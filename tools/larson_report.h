@@ -29,6 +29,10 @@ HeapCounters ReadHeapCounters();
 // hak_config(), or the name of the allocator that is there instead.
 std::string HeapConfig();
 
+// hakmem's functions, with all blocks for one site; null pointers if there is
+// no hakmem.
+LarsonHeap SitesHeap();
+
 struct LarsonReport {
   int threads = 0;
   double ops_per_sec = 0;

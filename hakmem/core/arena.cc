@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/report.h"
 
@@ -27,7 +28,10 @@ constexpr uint64_t kLeastArena = uint64_t{4} << 20;
 constexpr size_t kArenaAlignment = size_t{2} << 20;
 
 // Of what is live, this part may stay with the process as free memory.
-constexpr uint32_t kRetainedShare = 8;
+constexpr uint32_t kRetainedShare = 64;
+
+// Default of HAKMEM_SOFT_LIMIT: HAKMEM_LIMIT less this part of it.
+constexpr size_t kSoftLimitShare = 8;
 
 // Default of HAKMEM_CACHE_BYTES: this part of the machine's memory.
 constexpr size_t kDefaultCacheShare = 64;
@@ -48,11 +52,20 @@ constexpr size_t MetadataBytes(uint64_t arena_bytes) {
 void Arena::SetUp() {
   Mutex::DetectValgrind();
   HelgrindIgnore(&live_granules_, sizeof(live_granules_));
+  HelgrindIgnore(&work_, sizeof(work_));
+  HelgrindIgnore(&pressed_, sizeof(pressed_));
+  HelgrindIgnore(&dirty_count_, sizeof(dirty_count_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   options_ = ReadOptions();
+  hak_observed.start_milliseconds = os::CoarseMilliseconds();
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes
                      : os::PhysicalMemory() / kDefaultCacheShare;
+  if (options_.limit != 0) {
+    limit_bytes_ = options_.limit;
+    soft_limit_bytes_ = options_.limit - options_.limit / kSoftLimitShare;
+  }
+  if (options_.soft_limit != 0) soft_limit_bytes_ = options_.soft_limit;
   uint64_t bytes = options_.arena_bytes & ~uint64_t{kGranuleSize - 1};
   // Under a limit on address space leave half of it to everything else.
   const size_t limit = os::AddressSpaceLimit();
@@ -99,6 +112,8 @@ bool Arena::Reserve(uint64_t arena_bytes) {
     MutexLock lock(mu_);
     free_.Init(nodes_);
   }
+  hak_observed.arena_start = reinterpret_cast<uintptr_t>(start);
+  hak_observed.arena_bytes = arena_bytes;
   view_ = {.base = reinterpret_cast<uintptr_t>(start),
            .eighths = arena_bytes >> 3,
            .class_map = class_map_};
@@ -142,6 +157,10 @@ bool Arena::Grow(uint32_t granules) {
                     (first + step - frontier_) * kGranuleSize)) {
       continue;
     }
+    if (options_.huge_pages != 0) {
+      os::AskForHugePages(AddressOf(frontier_),
+                          (first + step - frontier_) * kGranuleSize);
+    }
     frontier_ = first + step;
     InsertFree(first, step);
     return true;
@@ -178,7 +197,8 @@ void Arena::Enter(Span* span, uint32_t from, uint32_t to) {
   for (uint32_t g = from; g < to; ++g) {
     span_map_[g].store(index, std::memory_order_relaxed);
     if (span->size_class != kNoClass) {
-      class_map_[g].store(span->size_class, std::memory_order_relaxed);
+      class_map_[g].store(static_cast<uint8_t>(MapValueOf(span->size_class)),
+                          std::memory_order_relaxed);
     }
   }
   Count(span, int64_t{to} - from);
@@ -210,23 +230,24 @@ static void ForEachWord(uint64_t* map, uint32_t start, uint32_t length, Fn fn) {
   }
 }
 
-// Clears the marks of a run that is being handed out; says whether there were
-// any.
-bool Arena::TakeDirty(uint32_t start, uint32_t length) {
+// Clears the marks of a run that is being handed out; says how many granules
+// had them.
+uint32_t Arena::TakeDirty(uint32_t start, uint32_t length) {
   uint32_t taken = 0;
   ForEachWord(dirty_, start, length, [&taken](uint64_t& word, uint64_t mask) {
     taken += static_cast<uint32_t>(std::popcount(word & mask));
     word &= ~mask;
   });
   dirty_granules_ -= taken;
-  retention_.Taken(dirty_granules_);
-  return taken != 0;
+  dirty_count_.store(dirty_granules_, std::memory_order_relaxed);
+  return taken;
 }
 
 void Arena::MarkDirty(uint32_t start, uint32_t length) {
   ForEachWord(dirty_, start, length,
               [](uint64_t& word, uint64_t mask) { word |= mask; });
   dirty_granules_ += length;
+  dirty_count_.store(dirty_granules_, std::memory_order_relaxed);
   dirty_end_ = std::max(dirty_end_, start + length);
 }
 
@@ -244,6 +265,7 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
           ? granules
           : granules + static_cast<uint32_t>(alignment >> kGranuleShift);
   MutexLock lock(mu_);
+  if (!MakeRoom(granules * kGranuleSize)) return false;
   uint32_t run = free_.Find(search, align);
   if (run == 0) {
     if (!Grow(search + align - 1)) return false;
@@ -263,11 +285,17 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   span->start = start;
   span->granules = granules;
   Enter(span, start, end);
-  const bool dirty = TakeDirty(start, granules);
+  const uint32_t dirty = TakeDirty(start, granules);
+  retention_.Taken(dirty, dirty_granules_);
+  // What is in slabs is counted by the caches.
+  if (span->kind == Span::Kind::kLarge) CountWork(granules * kGranuleSize);
   if (const uint32_t purged = TakePurged(start, granules); purged != 0) {
-    retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
+    retention_.Regret(purged, dirty_granules_, frontier_,
+                      os::CoarseMilliseconds());
   }
-  if (zeroed != nullptr) *zeroed = !dirty;
+  NotePressure();
+  ShowFigures();
+  if (zeroed != nullptr) *zeroed = dirty == 0;
   return true;
 }
 
@@ -298,6 +326,7 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     PurgeBeyondBound();
   } else if (new_end > end) {
     if (granules > limit_ - span->start) return false;
+    if (!MakeRoom((new_end - end) * kGranuleSize)) return false;
     uint32_t length = end < frontier_ && IsFree(end) ? free_.LengthAt(end) : 0;
     if (length < new_end - end) {
       if (end + length != frontier_ || !Grow(new_end - end)) return false;
@@ -307,13 +336,17 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     if (end + length != new_end) {
       free_.Insert(new_end, end + length - new_end);
     }
-    TakeDirty(end, new_end - end);
+    const uint32_t dirty = TakeDirty(end, new_end - end);
+    retention_.Taken(dirty, dirty_granules_);
     if (const uint32_t purged = TakePurged(end, new_end - end); purged != 0) {
-      retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
+      retention_.Regret(purged, dirty_granules_, frontier_,
+                        os::CoarseMilliseconds());
     }
     Enter(span, end, new_end);
+    NotePressure();
   }
   span->granules = granules;
+  ShowFigures();
   return true;
 }
 
@@ -328,18 +361,74 @@ uint32_t Arena::TakePurged(uint32_t start, uint32_t length) {
   return taken;
 }
 
+size_t Arena::HeldLocked() {
+  return live_bytes() + size_t{dirty_granules_} * kGranuleSize + direct_bytes_ +
+         metadata_.resident_bytes();
+}
+
+// Whether `bytes` more may be held. Free memory goes where it is in the way: of
+// a run that is handed out some may be dirty already, so at times it is a
+// little more than would have been needed.
+bool Arena::MakeRoom(size_t bytes) {
+  if (limit_bytes_ == SIZE_MAX) return true;
+  const size_t held = HeldLocked();
+  if (bytes <= limit_bytes_ && held <= limit_bytes_ - bytes) return true;
+  const size_t dirty = size_t{dirty_granules_} * kGranuleSize;
+  if (bytes > limit_bytes_ || held - dirty > limit_bytes_ - bytes) return false;
+  PurgeLocked((limit_bytes_ - bytes - (held - dirty)) >> kGranuleShift);
+  return HeldLocked() <= limit_bytes_ - bytes;
+}
+
+void Arena::NotePressure() {
+  if (soft_limit_bytes_ == SIZE_MAX) return;
+  if (HeldLocked() > soft_limit_bytes_ && dirty_granules_ != 0) PurgeLocked(0);
+  pressed_.store(HeldLocked() > soft_limit_bytes_, std::memory_order_relaxed);
+}
+
+bool Arena::Hold(size_t bytes) {
+  MutexLock lock(mu_);
+  if (!MakeRoom(bytes)) return false;
+  direct_bytes_ += bytes;
+  NotePressure();
+  return true;
+}
+
+void Arena::LetGo(size_t bytes) {
+  MutexLock lock(mu_);
+  direct_bytes_ -= bytes;
+  NotePressure();
+}
+
 void Arena::PurgeBeyondBound() {
+  NotePressure();
+  if (options_.purge == 0) return;
   const size_t live = live_granules_.load(std::memory_order_relaxed);
   const int64_t now = os::CoarseMilliseconds();
-  const size_t bound = retention_.Bound(
-      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift), now);
+  const size_t plain =
+      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+  const size_t bound = pressed() ? 0 : retention_.Bound(plain, now);
   if (dirty_granules_ > bound) {
     // A little more than needed, so that the next free does not come here
     // again.
-    PurgeLocked(bound - bound / 4);
+    PurgeLocked(bound - std::min(bound, plain / 4));
   }
-  const size_t surplus = retention_.Surplus(dirty_granules_, now);
-  if (surplus != 0) PurgeLocked(dirty_granules_ - surplus);
+  DecayLocked(now);
+  ShowFigures();
+}
+
+size_t Arena::DecayLocked(int64_t now) {
+  if (options_.purge == 0) return 0;
+  const size_t surplus = retention_.Surplus(
+      dirty_granules_, work() >> kGranuleShift, work_span() >> kGranuleShift,
+      static_cast<int64_t>(options_.decay_ms), now);
+  return surplus == 0 ? 0 : PurgeLocked(dirty_granules_ - surplus);
+}
+
+size_t Arena::Decay(int64_t now) {
+  MutexLock lock(mu_);
+  const size_t purged = DecayLocked(now);
+  ShowFigures();
+  return purged;
 }
 
 // From the top down: allocation takes the lowest addresses first, so the
@@ -369,12 +458,48 @@ size_t Arena::PurgeLocked(size_t keep) {
     end = start;
   }
   dirty_end_ = end;
+  if (dirty_granules_ != before) retention_.Purged(dirty_granules_);
   return size_t{before - dirty_granules_} * kGranuleSize;
 }
 
 size_t Arena::Purge(size_t keep) {
   MutexLock lock(mu_);
-  return PurgeLocked(keep >> kGranuleShift);
+  const size_t purged = PurgeLocked(keep >> kGranuleShift);
+  ShowFigures();
+  return purged;
+}
+
+uint32_t Arena::ForEachSpan(uint32_t from, uint32_t granules,
+                            void (*fn)(void*, Span*), void* context) {
+  MutexLock lock(mu_);
+  const uint32_t limit = std::max(frontier_, 1u);
+  const uint32_t end =
+      granules < limit - std::min(from, limit) ? from + granules : limit;
+  // Granule 0 is never in use.
+  uint32_t granule = std::max(from, 1u);
+  while (granule < end) {
+    Span* const span = SpanOf(AddressOf(granule));
+    if (span == nullptr) {
+      granule += free_.LengthAt(granule);
+    } else {
+      if (span->start == granule) fn(context, span);
+      granule = span->start + span->granules;
+    }
+  }
+  return granule < limit ? granule : 0;
+}
+
+// For those who look from outside.
+void Arena::ShowFigures() {
+  const auto show = [](std::atomic<uint64_t>& figure, uint64_t granules) {
+    figure.store(granules * kGranuleSize, std::memory_order_relaxed);
+  };
+  const uint32_t live = live_granules_.load(std::memory_order_relaxed);
+  show(hak_observed.committed_bytes, frontier_);
+  show(hak_observed.slab_bytes, live - large_granules_);
+  show(hak_observed.large_bytes, large_granules_);
+  show(hak_observed.free_dirty_bytes, dirty_granules_);
+  show(hak_observed.purged_bytes, purged_granules_);
 }
 
 Arena::Stats Arena::GetStats() {
@@ -387,7 +512,54 @@ Arena::Stats Arena::GetStats() {
   stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
   stats.purged_bytes = purged_granules_ * kGranuleSize;
   stats.metadata_bytes = metadata_.used_bytes();
+  stats.table_bytes = 0;
+  ForEachTable(
+      [&stats](const void*, size_t bytes) { stats.table_bytes += bytes; });
   return stats;
+}
+
+template <typename Fn>
+void Arena::ForEachTable(Fn fn) {
+  if (base_ == nullptr) return;
+  const size_t granules = tables_frontier_.load(std::memory_order_acquire);
+  fn(class_map_, PageUp(limit_));
+  fn(span_map_, PageUp(granules * sizeof(uint32_t)));
+  fn(nodes_, PageUp(granules * sizeof(RunTree::Node)));
+  fn(dirty_, PageUp(granules / 8));
+  fn(purged_, PageUp(granules / 8));
+  metadata_.ForEachAccessible(fn);
+}
+
+// No lock is held while the system is asked: granules may change hands
+// meanwhile, and are counted as what they are when their turn comes.
+Arena::Residency Arena::GetResidency() {
+  Residency residency = {};
+  uint32_t end = 0;
+  {
+    MutexLock lock(mu_);
+    end = frontier_;
+    ForEachTable([&residency](const void* start, size_t bytes) {
+      residency.tables += os::ResidentBytes(start, bytes);
+    });
+  }
+  constexpr size_t kPages = kGranuleSize / os::kPageSize;
+  unsigned char pages[os::kMostResidencyPages];
+  for (uint32_t granule = 0; granule < end;) {
+    const auto count = static_cast<uint32_t>(
+        std::min<size_t>(end - granule, sizeof(pages) / kPages));
+    os::Residency(AddressOf(granule), count * kGranuleSize, pages);
+    for (uint32_t i = 0; i < count; ++i, ++granule) {
+      size_t& kind =
+          class_map_[granule].load(std::memory_order_relaxed) != kNoClass
+              ? residency.slabs
+          : IsFree(granule) ? residency.free
+                            : residency.large;
+      const unsigned char* const first = pages + i * kPages;
+      kind += static_cast<size_t>(std::count(first, first + kPages, 1)) *
+              os::kPageSize;
+    }
+  }
+  return residency;
 }
 
 }  // namespace hakmem

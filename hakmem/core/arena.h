@@ -40,11 +40,11 @@ struct ArenaView {
   uintptr_t eighths = 0;  // bytes reserved, divided by 8
   const std::atomic<uint8_t>* class_map = nullptr;
 
-  // The class of the slab that `address` lies in; kNoClass for anything else,
-  // also for addresses outside of the arena and for those that are not a
-  // multiple of 8, which no block is. The rotation carries the three lowest
-  // bits to the top, where they put the offset out of range, so that one
-  // comparison covers both.
+  // The class of the slab that `address` lies in, or its door for a twin (see
+  // size_class.h); kNoClass for anything else, also for addresses outside of
+  // the arena and for those that are not a multiple of 8, which no block is.
+  // The rotation carries the three lowest bits to the top, where they put the
+  // offset out of range, so that one comparison covers both.
   SizeClass ClassOf(const void* address) const {
     const uintptr_t eighth =
         std::rotr(reinterpret_cast<uintptr_t>(address) - base, 3);
@@ -99,6 +99,27 @@ class Arena {
   // left; says how many bytes went.
   size_t Purge(size_t keep) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Returns free memory that nobody wanted for HAKMEM_DECAY_MS; says how many
+  // bytes went. `now` is os::CoarseMilliseconds().
+  size_t Decay(int64_t now) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // What counts against HAKMEM_LIMIT, in bytes: the granules of slabs and large
+  // blocks, free granules that the system still backs, direct mappings, and
+  // hakmem's own tables as far as they are backed. A slab counts whole.
+  size_t held_bytes() ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(mu_);
+    return HeldLocked();
+  }
+
+  // For direct mappings: counts `bytes` as held and returns true, or returns
+  // false where that would exceed the limit even after a purge.
+  bool Hold(size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  void LetGo(size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Whether more is held than HAKMEM_SOFT_LIMIT says, so that nothing should
+  // wait for reuse.
+  bool pressed() const { return pressed_.load(std::memory_order_relaxed); }
+
   // Empty, or as it will be for ever.
   ArenaView view() const {
     return ready_.load(std::memory_order_acquire) ? view_ : ArenaView();
@@ -110,8 +131,9 @@ class Arena {
     return (reinterpret_cast<uintptr_t>(address) - now.base) >> 3 < now.eighths;
   }
 
+  // The class, also a twin, of the slab that `address` lies in, or kNoClass.
   SizeClass ClassOf(const void* address) const {
-    return view().ClassOf(address);
+    return ClassOfMapValue(view().ClassOf(address));
   }
 
   // The span that `address` lies in, or null. `address` must be in the arena.
@@ -129,6 +151,29 @@ class Arena {
                       : static_cast<Span*>(metadata_.FromIndex(index));
   }
 
+  // SpanOf() for a block that the caller has, and by its granule.
+  Span* SpanOfLive(const void* block) const {
+    return SpanOfLiveGranule(
+        static_cast<size_t>(static_cast<const char*>(block) - base_) >>
+        kGranuleShift);
+  }
+  Span* SpanOfLiveGranule(size_t granule) const {
+    return static_cast<Span*>(metadata_.FromIndex(
+        span_map_[granule].load(std::memory_order_relaxed)));
+  }
+
+  // Calls fn(context, span) for the spans that begin in the next `granules`
+  // granules from `from`, under the arena's lock, under which none of them goes
+  // away. Returns where to go on, or 0 at the end of the arena.
+  uint32_t ForEachSpan(uint32_t from, uint32_t granules,
+                       void (*fn)(void* context, Span* span), void* context)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // At least as many as the arena has in use.
+  uint32_t granules_with_tables() const {
+    return tables_frontier_.load(std::memory_order_relaxed);
+  }
+
   char* AddressOf(uint32_t granule) const {
     return base_ + (size_t{granule} << kGranuleShift);
   }
@@ -139,6 +184,20 @@ class Arena {
 
   // HAKMEM_CACHE_BYTES, or its default for this machine.
   size_t cache_bytes() const { return cache_bytes_; }
+
+  // Counts what the program allocates, in bytes, as far as it does not get it
+  // back at once from a magazine; and the sum: the measure of how busy it is.
+  void CountWork(size_t bytes) {
+    work_.fetch_add(bytes, std::memory_order_relaxed);
+  }
+  size_t work() const { return work_.load(std::memory_order_relaxed); }
+
+  // How much work makes a window for Retention: a program that allocates all
+  // that it has, frees it and does the same again comes by with less than this.
+  size_t work_span() const {
+    return live_bytes() +
+           size_t{dirty_count_.load(std::memory_order_relaxed)} * kGranuleSize;
+  }
 
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
@@ -154,14 +213,28 @@ class Arena {
     size_t dirty_bytes;
     size_t purged_bytes;  // ever returned to the system
     size_t metadata_bytes;
+    size_t table_bytes;  // accessible, beside the arena; metadata included
   };
   Stats GetStats() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // What the system backs with memory, asked page by page: time for every page
+  // of the arena that was ever accessible. In bytes.
+  struct Residency {
+    size_t slabs;
+    size_t large;
+    size_t free;    // granules in no span
+    size_t tables;  // the maps beside the arena, and the metadata
+  };
+  Residency GetResidency() ABSL_LOCKS_EXCLUDED(mu_);
 
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
   void SetUp();
   bool Reserve(uint64_t arena_bytes);
+  // Calls fn(start, bytes) for what is accessible beside the arena.
+  template <typename Fn>
+  void ForEachTable(Fn fn);
   bool CommitTables(uint32_t granules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool Grow(uint32_t granules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Enter(Span* span, uint32_t from, uint32_t to)
@@ -172,14 +245,19 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void InsertFree(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool TakeDirty(uint32_t start, uint32_t length)
+  uint32_t TakeDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t HeldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool MakeRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NotePressure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsFree(uint32_t granule) const {
     return span_map_[granule].load(std::memory_order_relaxed) == 0;
   }
@@ -192,6 +270,8 @@ class Arena {
   Options options_;
   Metadata metadata_;
   size_t cache_bytes_ = 0;
+  size_t limit_bytes_ = SIZE_MAX;
+  size_t soft_limit_bytes_ = SIZE_MAX;
   char* base_ = nullptr;
   uint32_t limit_ = 0;  // granules reserved
   std::atomic<uint8_t>* class_map_ = nullptr;
@@ -208,7 +288,11 @@ class Arena {
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
+  std::atomic<uint32_t> dirty_count_{0};  // dirty_granules_, for readers
+  std::atomic<bool> pressed_{false};
+  std::atomic<size_t> work_{0};
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
 };
 

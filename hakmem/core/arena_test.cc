@@ -405,9 +405,66 @@ TEST_F(ArenaTest, TheBoundFollowsWhatIsLive) {
   std::shuffle(spans.begin(), spans.end(), random);
   for (Span* const span : spans) {
     Free(span);
-    ASSERT_LE(arena_->GetStats().dirty_bytes, arena_->live_bytes() / 8 + kMiB);
+    ASSERT_LE(arena_->GetStats().dirty_bytes, arena_->live_bytes() / 64 + kMiB);
   }
   EXPECT_GT(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaTest, WhatNobodyWantsForAWhileGoes) {
+  // Longer than any test takes: what passes here is the time that it is told.
+  constexpr int64_t kDecay = 3600000;
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  Make(64 * kMiB, 16 * kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  Span* const span = Allocate(100);
+  Fill(span, 'd');
+  Free(span);
+  const size_t dirty = 100 * kGranuleSize;
+  int64_t now = os::CoarseMilliseconds() + kDecay;
+  arena_->Decay(now);  // ends a window in which it was not free all the time
+  if (arena_->GetStats().dirty_bytes == 0) {
+    Span* const again = Allocate(100);
+    Fill(again, 'd');
+    Free(again);
+  }
+  // Half of it is wanted, so only the other half is there all the time.
+  Free(Allocate(50));
+  EXPECT_EQ(arena_->Decay(now + kDecay / 2), 0u) << "too early";
+  now += kDecay;
+  const size_t first = arena_->Decay(now);
+  EXPECT_LE(first, dirty / 2);
+  now += kDecay;
+  EXPECT_EQ(arena_->Decay(now), dirty - first);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
+  setenv("HAKMEM_PURGE", "0", 1);
+  Make(64 * kMiB, 0);
+  unsetenv("HAKMEM_PURGE");
+  Span* const span = Allocate(300);
+  Fill(span, 'p');
+  Free(span);
+  EXPECT_EQ(arena_->Decay(os::CoarseMilliseconds() + 100000), 0u);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 300 * kGranuleSize);
+  EXPECT_EQ(arena_->Purge(0), 300 * kGranuleSize);
+}
+
+TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {
+  Make(64 * kMiB, 16 * kMiB);
+  Span* const large = Allocate(10);
+  Span* const slab = Allocate(10, kGranuleSize, 7);
+  Fill(slab, 's');
+  Start(large)[5 * os::kPageSize] = 1;
+  const Arena::Residency residency = arena_->GetResidency();
+  EXPECT_EQ(residency.slabs, 10 * kGranuleSize);
+  EXPECT_EQ(residency.large, os::kPageSize);
+  EXPECT_EQ(residency.free, 0u);
+  EXPECT_GT(residency.tables, 0u);
+  Free(slab);
+  EXPECT_EQ(arena_->GetResidency().slabs, 0u);
+  EXPECT_EQ(arena_->GetResidency().free, 10 * kGranuleSize);
+  Free(large);
 }
 
 // The same again and again is not to cost fresh pages each time.

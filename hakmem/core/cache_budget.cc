@@ -20,12 +20,36 @@ constexpr size_t kFloor = size_t{2} << 20;
 constexpr size_t kShareOfLive = 16;
 constexpr size_t kMostThreads = 4;
 
+// All threads together, where more is held than HAKMEM_SOFT_LIMIT says.
+constexpr int64_t kFloorPressed = 256 << 10;
+
+// A thread by itself.
+constexpr size_t kFloorAlone = size_t{1} << 20;
+constexpr size_t kShareOfLiveAlone = 64;
+
+// So many threads count as few, and may go over the limit by this factor.
+constexpr uint32_t kFewThreads = 16;
+constexpr int64_t kFactorOfFew = 4;
+
 }  // namespace
+
+bool CacheBudget::TakeFirst(size_t bytes) {
+  if (threads_.load(std::memory_order_relaxed) <= kFewThreads &&
+      !arena.pressed()) {
+    return Take(bytes, limit() * kFactorOfFew);
+  }
+  // Not with what is live, which grows with the slabs that cached blocks pin.
+  return Take(bytes, std::min(limit(), static_cast<int64_t>(kFloor)));
+}
 
 int64_t CacheBudget::limit() const {
   const size_t threads = std::clamp<size_t>(
       threads_.load(std::memory_order_relaxed), 1, kMostThreads);
-  const size_t by_live = threads * (kFloor + arena.live_bytes() / kShareOfLive);
+  const size_t live = arena.live_bytes();
+  const size_t by_live = threads == 1
+                             ? kFloorAlone + live / kShareOfLiveAlone
+                             : threads * (kFloor + live / kShareOfLive);
+  if (arena.pressed()) return kFloorPressed;
   return static_cast<int64_t>(std::min(by_live, arena.cache_bytes()));
 }
 

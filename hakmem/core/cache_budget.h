@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hakmem/core/observed.h"
+
 namespace hakmem {
 
 // Counts bytes of blocks: for threads the room in their magazines, used or not,
@@ -28,7 +30,11 @@ class CacheBudget {
   // so that what nobody uses does not keep a new thread from having a cache.
   bool TakeForDepot(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
 
-  // The first few blocks of every bin, limit or not.
+  // For the first few blocks of a bin. A few threads may go over the limit with
+  // them; of many, each may be idle for ever.
+  bool TakeFirst(size_t bytes);
+
+  // For the first few blocks of a thread's first bins, limit or not.
   void Force(size_t bytes) {
     used_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   }
@@ -54,7 +60,8 @@ class CacheBudget {
     return false;
   }
 
-  alignas(64) std::atomic<int64_t> used_{0};
+  // Where those who look from outside find it, on a cache line of its own.
+  std::atomic<int64_t>& used_ = hak_observed.cached_bytes;
   std::atomic<uint32_t> threads_{0};
 };
 

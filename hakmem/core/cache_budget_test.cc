@@ -30,14 +30,26 @@ TEST_F(CacheBudgetTest, TheLimitFollowsWhatIsLiveUpToTheOption) {
   const int64_t floor = budget.limit();
   EXPECT_GT(floor, 0);
   EXPECT_LT(floor, 20 * kMiB);
+  budget.AddThread();
+  EXPECT_EQ(budget.limit(), floor) << "one thread, known of or not";
   void* const some = AllocateLarge(16 * kMiB, 16, nullptr);
   EXPECT_GT(budget.limit(), floor);
   EXPECT_LT(budget.limit(), 20 * kMiB);
-  void* const much = AllocateLarge(1024 * kMiB, 16, nullptr);
+  void* const much = AllocateLarge(2048 * kMiB, 16, nullptr);
   EXPECT_EQ(budget.limit(), 20 * kMiB);
   FreeLarge(much);
   FreeLarge(some);
   EXPECT_EQ(budget.limit(), floor);
+}
+
+TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
+  CacheBudget budget;
+  for (int i = 0; i < 16; ++i) budget.AddThread();
+  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(budget.limit())));
+  EXPECT_TRUE(budget.TakeFirst(100));
+  EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 4));
+  budget.AddThread();
+  EXPECT_FALSE(budget.TakeFirst(100)) << "too many";
 }
 
 TEST_F(CacheBudgetTest, ThreadsGetAllOfItDepotsThreeQuarters) {

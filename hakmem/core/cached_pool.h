@@ -43,18 +43,31 @@ class CachedPool {
   // is gone.
   void Flush(ThreadCache& cache);
 
+  // As Flush(), for the bins that an ended thread has left.
+  void FlushParked(const ParkedBins& parked);
+
   // Gives all magazines of the depots back to the slabs. Says how many blocks.
   size_t DrainDepots();
 
-  // Gives up the bins that `cache` has not used since the last call.
-  void FlushIdleBins(ThreadCache& cache);
+  // Bytes of the blocks that wait in the depots.
+  size_t DepotBytes() const;
+
+  // Does, for the pools that have bins anywhere, what time has brought due since
+  // anybody last called it: each class's depot gives what nobody came for back
+  // to the slabs, slabs and arena give up what nobody wanted. `now` is
+  // os::CoarseMilliseconds().
+  static void TidyWhatIsDue(int64_t now);
+
+  // Gives up the bins that `cache` has not used since the last call, and the
+  // blocks that lay unused in the others. For its own thread.
+  void Trim(ThreadCache& cache);
 
  private:
   Depot& depot(SizeClass size_class) {
-    return depots_[size_class - geometry().first_class];
+    return depots_[geometry().BinOf(size_class)];
   }
   uint32_t FullCapacity(SizeClass size_class) const;
-  void Prepare(ThreadCache& cache, SizeClass size_class);
+  bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache::Bin& bin, SizeClass size_class);
   void NoteSwap(ThreadCache::Bin& bin, SizeClass size_class);
   void NoteMiss(ThreadCache& cache, SizeClass size_class);
@@ -63,9 +76,11 @@ class CachedPool {
                       uint32_t family);
   void ReturnBlocks(SizeClass size_class, Magazine* magazine);
   void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);
+  void TrimBin(ThreadCache& cache, SizeClass size_class);
   void FlushBin(ThreadCache& cache, SizeClass size_class, bool worth_keeping);
   uint32_t Drain(SizeClass size_class, uint32_t magazines);
-  static void ReviewNext(ThreadCache& cache);
+  static void CountWork(ThreadCache& cache, SizeClass size_class);
+  static void ReviewNext();
   SizeClass NextInTurn();
   size_t BytesOf(SizeClass size_class, const Magazine* magazine) const {
     return magazine->count * ClassSize(size_class);
@@ -73,7 +88,7 @@ class CachedPool {
 
   LockedPool& backend_;
   std::atomic<uint32_t> turn_{0};
-  std::array<Depot, kMaxPoolClasses> depots_;
+  std::array<Depot, kMaxPoolBins> depots_;
 };
 
 }  // namespace hakmem

@@ -10,11 +10,18 @@
 #include "hakmem/core/large.h"          // IWYU pragma: export
 #include "hakmem/core/locked_pool.h"    // IWYU pragma: export
 #include "hakmem/core/mutex.h"          // IWYU pragma: export
+#include "hakmem/core/observed.h"       // IWYU pragma: export
 #include "hakmem/core/options.h"        // IWYU pragma: export
 #include "hakmem/core/os.h"             // IWYU pragma: export
 #include "hakmem/core/pool_geometry.h"  // IWYU pragma: export
+#include "hakmem/core/profile.h"        // IWYU pragma: export
 #include "hakmem/core/report.h"         // IWYU pragma: export
+#include "hakmem/core/site.h"           // IWYU pragma: export
+#include "hakmem/core/site_cache.h"     // IWYU pragma: export
+#include "hakmem/core/site_sums.h"      // IWYU pragma: export
 #include "hakmem/core/size_class.h"     // IWYU pragma: export
+#include "hakmem/core/slab.h"           // IWYU pragma: export
+#include "hakmem/core/tag.h"            // IWYU pragma: export
 #include "hakmem/core/thread_cache.h"   // IWYU pragma: export
 
 #endif  // HAKMEM_CORE_CORE_H_

@@ -23,6 +23,7 @@ class alignas(64) Depot {
 
   void Push(Magazine* magazine) {
     count_.fetch_add(1, std::memory_order_relaxed);
+    blocks_.fetch_add(magazine->count, std::memory_order_relaxed);
     full_.Push(magazine);
   }
 
@@ -32,6 +33,7 @@ class alignas(64) Depot {
     if (count_.load(std::memory_order_relaxed) == 0) return nullptr;
     Magazine* const magazine = full_.Pop();
     if (magazine == nullptr) return nullptr;
+    blocks_.fetch_sub(magazine->count, std::memory_order_relaxed);
     pops_.store(pops_.load(std::memory_order_relaxed) + 1,
                 std::memory_order_relaxed);
     const uint32_t left = count_.fetch_sub(1, std::memory_order_relaxed) - 1;
@@ -55,9 +57,13 @@ class alignas(64) Depot {
     return idle ? low : low / 2;
   }
 
+  // How many blocks wait here.
+  uint32_t blocks() const { return blocks_.load(std::memory_order_relaxed); }
+
  private:
   MagazineStack full_;
   std::atomic<uint32_t> count_{0};
+  std::atomic<uint32_t> blocks_{0};
   std::atomic<uint32_t> low_water_{0};
   std::atomic<uint32_t> pops_{0};
   std::atomic<uint32_t> reviewed_pops_{0};

@@ -13,7 +13,7 @@ constinit DirectMappings direct_mappings;
 namespace {
 
 constexpr uintptr_t kGone = 1;
-constexpr size_t kFirstCapacity = os::kPageSize / 16;
+constexpr size_t kFirstCapacity = os::kPageSize / 8;
 
 // Mappings start at pages, so the low bits say nothing.
 size_t Hash(uintptr_t address) {
@@ -97,58 +97,86 @@ bool DirectMappings::MakeRoom() {
   return true;
 }
 
-void* DirectMappings::Map(size_t bytes, size_t alignment) {
-  bytes = PageUp(bytes);
-  if (bytes == 0) return nullptr;
-  void* const block = os::Map(bytes, alignment);
-  if (block == nullptr) return nullptr;
-  MutexLock lock(mu_);
-  if (!MakeRoom()) {
-    os::Unmap(block, bytes);
-    return nullptr;
-  }
-  Insert({reinterpret_cast<uintptr_t>(block), bytes});
-  mapped_.fetch_add(bytes, std::memory_order_relaxed);
-  return block;
+// For those who look from outside.
+void DirectMappings::ShowFigures() {
+  hak_observed.direct_bytes.store(mapped_bytes(), std::memory_order_relaxed);
+  hak_observed.direct_count.store(live_, std::memory_order_relaxed);
 }
 
-bool DirectMappings::Unmap(const void* block) {
+void* DirectMappings::Map(size_t bytes, size_t alignment, Tag tag) {
+  bytes = PageUp(bytes);
+  if (bytes == 0) return nullptr;
+  if (!arena.Hold(bytes)) return nullptr;
+  if (void* const block = os::Map(bytes, alignment)) {
+    {
+      MutexLock lock(mu_);
+      if (MakeRoom()) {
+        Insert({reinterpret_cast<uintptr_t>(block), bytes, tag});
+        mapped_.fetch_add(bytes, std::memory_order_relaxed);
+        ShowFigures();
+        return block;
+      }
+    }
+    os::Unmap(block, bytes);
+  }
+  arena.LetGo(bytes);
+  return nullptr;
+}
+
+bool DirectMappings::Unmap(const void* block, FreedLarge* freed) {
   size_t bytes = 0;
   {
     MutexLock lock(mu_);
     Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
     if (entry == nullptr) return false;
     bytes = entry->bytes;
+    if (freed != nullptr) *freed = {bytes, entry->tag};
     entry->address = kGone;
     --live_;
     mapped_.fetch_sub(bytes, std::memory_order_relaxed);
+    ShowFigures();
   }
   os::Unmap(const_cast<void*>(block), bytes);
+  arena.LetGo(bytes);
   return true;
+}
+
+void* DirectMappings::Resize(void* block, size_t bytes) {
+  bytes = PageUp(bytes);
+  if (bytes == 0) return nullptr;
+  // The program's own block, so its size stays what it is meanwhile.
+  const size_t old_bytes = SizeOf(block);
+  if (old_bytes == 0) return nullptr;
+  if (bytes == old_bytes) return block;
+  if (bytes > old_bytes && !arena.Hold(bytes - old_bytes)) return nullptr;
+  void* const resized = Move(block, bytes);
+  const size_t now = resized == nullptr ? old_bytes : bytes;
+  const size_t held = std::max(bytes, old_bytes);
+  if (held > now) arena.LetGo(held - now);
+  return resized;
 }
 
 // All under the lock: the address that a move leaves may be another thread's
 // next mapping, and must not be in the table twice.
-void* DirectMappings::Resize(void* block, size_t bytes) {
-  bytes = PageUp(bytes);
-  if (bytes == 0) return nullptr;
+void* DirectMappings::Move(void* block, size_t bytes) {
   MutexLock lock(mu_);
   // A move needs an entry more for as long as the old one is known as gone.
   if (!MakeRoom()) return nullptr;
   Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
   if (entry == nullptr) return nullptr;
   const size_t old_bytes = entry->bytes;
-  if (bytes == old_bytes) return block;
   void* const resized = os::Remap(block, old_bytes, bytes);
   if (resized == nullptr) return nullptr;
   if (resized == block) {
     entry->bytes = bytes;
   } else {
+    const Tag tag = entry->tag;
     entry->address = kGone;
     --live_;
-    Insert({reinterpret_cast<uintptr_t>(resized), bytes});
+    Insert({reinterpret_cast<uintptr_t>(resized), bytes, tag});
   }
   mapped_.fetch_add(bytes - old_bytes, std::memory_order_relaxed);
+  ShowFigures();
   return resized;
 }
 
@@ -158,16 +186,63 @@ size_t DirectMappings::SizeOf(const void* block) {
   return entry == nullptr ? 0 : entry->bytes;
 }
 
-void* AllocateLarge(size_t size, size_t alignment, bool* zeroed) {
+Tag DirectMappings::TagOf(const void* block) {
+  MutexLock lock(mu_);
+  const Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
+  return entry == nullptr ? kNoTag : entry->tag;
+}
+
+void DirectMappings::SetTag(const void* block, Tag tag) {
+  MutexLock lock(mu_);
+  Entry* const entry = Find(reinterpret_cast<uintptr_t>(block));
+  if (entry != nullptr) entry->tag = tag;
+}
+
+void DirectMappings::Sweep(uint32_t clock, uint32_t elapsed) {
+  MutexLock lock(mu_);
+  for (size_t i = 0; i < capacity_; ++i) {
+    if (table_[i].address <= kGone) continue;
+    std::atomic<Tag> tag{table_[i].tag};
+    MarkIfOld(tag, clock, elapsed);
+    table_[i].tag = tag.load(std::memory_order_relaxed);
+  }
+}
+
+void DirectMappings::ForEachBlock(void (*fn)(void*, Tag, uint64_t),
+                                  void* context) {
+  MutexLock lock(mu_);
+  for (size_t i = 0; i < capacity_; ++i) {
+    const Entry& entry = table_[i];
+    if (entry.address <= kGone || entry.tag == kNoTag) continue;
+    fn(context, entry.tag, entry.bytes);
+  }
+}
+
+DirectMappings::Residency DirectMappings::GetResidency() {
+  MutexLock lock(mu_);
+  Residency residency = {};
+  if (capacity_ == 0) return residency;
+  residency.table = os::ResidentBytes(table_, capacity_ * sizeof(Entry));
+  for (size_t i = 0; i < capacity_; ++i) {
+    if (table_[i].address <= kGone) continue;
+    residency.blocks += os::ResidentBytes(
+        reinterpret_cast<void*>(table_[i].address), table_[i].bytes);
+  }
+  return residency;
+}
+
+void* AllocateLarge(size_t size, size_t alignment, bool* zeroed, Tag tag) {
   if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) return nullptr;
   const uint32_t granules = GranulesFor(size);
   if (granules != 0 && arena.EnsureReady()) {
     void* const memory = arena.metadata().Allocate(Metadata::kUnit);
-    static_assert(sizeof(Span) <= Metadata::kUnit);
+    static_assert(sizeof(LargeSpan) <= Metadata::kUnit);
     if (memory != nullptr) {
-      auto* const span = static_cast<Span*>(memory);
+      auto* const span = static_cast<LargeSpan*>(memory);
       span->kind = Span::Kind::kLarge;
       span->size_class = kNoClass;
+      HelgrindIgnore(&span->tag, sizeof(span->tag));
+      span->tag.store(tag, std::memory_order_relaxed);
       if (arena.AllocateRun(span, granules, alignment, zeroed)) {
         return arena.AddressOf(span->start);
       }
@@ -176,16 +251,48 @@ void* AllocateLarge(size_t size, size_t alignment, bool* zeroed) {
   }
   if (arena.options().direct_maps == 0) return nullptr;
   if (zeroed != nullptr) *zeroed = true;
-  return direct_mappings.Map(size, alignment);
+  return direct_mappings.Map(size, alignment, tag);
 }
 
-void FreeLarge(void* block) {
+FreedLarge FreeLarge(void* block) {
+  FreedLarge freed = {0, kNoTag};
   if (arena.Contains(block)) {
-    Span* const span = arena.FreeLarge(block);
+    auto* const span = static_cast<LargeSpan*>(arena.FreeLarge(block));
     if (span == nullptr) DieOfBadPointer(block);
+    freed = {span->granules * kGranuleSize,
+             span->tag.load(std::memory_order_relaxed)};
     arena.metadata().Free(span, Metadata::kUnit);
-  } else if (!direct_mappings.Unmap(block)) {
+  } else if (!direct_mappings.Unmap(block, &freed)) {
     DieOfBadPointer(block);
+  }
+  return freed;
+}
+
+namespace {
+
+// The span of a large block that the caller has; null for a direct mapping.
+LargeSpan* LargeSpanOf(const void* block) {
+  if (!arena.Contains(block)) return nullptr;
+  Span* const span = arena.SpanOf(block);
+  return span != nullptr && span->kind == Span::Kind::kLarge
+             ? static_cast<LargeSpan*>(span)
+             : nullptr;
+}
+
+}  // namespace
+
+Tag LargeTag(const void* block) {
+  const LargeSpan* const span = LargeSpanOf(block);
+  return span != nullptr ? span->tag.load(std::memory_order_relaxed)
+                         : direct_mappings.TagOf(block);
+}
+
+void SetLargeTag(void* block, Tag tag) {
+  LargeSpan* const span = LargeSpanOf(block);
+  if (span != nullptr) {
+    span->tag.store(tag, std::memory_order_relaxed);
+  } else {
+    direct_mappings.SetTag(block, tag);
   }
 }
 
@@ -207,9 +314,9 @@ void* ResizeLarge(void* block, size_t size) {
   LargeSize(block);  // ends the program when it is no block
   if (!arena.Contains(block)) return direct_mappings.Resize(block, size);
   const uint32_t granules = GranulesFor(size);
-  return granules != 0 && arena.ResizeRun(arena.SpanOf(block), granules)
-             ? block
-             : nullptr;
+  LargeSpan* const span = LargeSpanOf(block);
+  if (granules == 0 || span == nullptr) return nullptr;
+  return arena.ResizeRun(span, granules) ? block : nullptr;
 }
 
 }  // namespace hakmem

@@ -15,9 +15,22 @@
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
+#include "hakmem/core/arena.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/tag.h"
 
 namespace hakmem {
+
+// A large block's span in the arena.
+struct LargeSpan : Span {
+  std::atomic<Tag> tag;
+};
+
+// What was known of a large block that is gone.
+struct FreedLarge {
+  size_t bytes;
+  Tag tag;
+};
 
 // The direct mappings, by address: an open hash table in memory of its own.
 //
@@ -27,16 +40,28 @@ class DirectMappings {
   constexpr DirectMappings() = default;
 
   // Maps at least `bytes` zeroed bytes at a multiple of `alignment`, a power of
-  // two. Null when the system refuses.
-  void* Map(size_t bytes, size_t alignment) ABSL_LOCKS_EXCLUDED(mu_);
+  // two, whose block has this tag. Null when the system refuses.
+  void* Map(size_t bytes, size_t alignment, Tag tag = kNoTag)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Unmaps the block; false when it is none of these.
-  bool Unmap(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+  // Unmaps the block; false when it is none of these. `*freed`, unless null,
+  // says what it was.
+  bool Unmap(const void* block, FreedLarge* freed = nullptr)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // Resizes the block to at least `bytes` bytes, where it stands or elsewhere
   // at a page; returns where. Null, and nothing changed, when it is none of
   // these or the system refuses.
   void* Resize(void* block, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // The block's tag; kNoTag also when it is none of these.
+  Tag TagOf(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+  void SetTag(const void* block, Tag tag) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // As TagClock has it, and ForEachTaggedBlock(), for the blocks here.
+  void Sweep(uint32_t clock, uint32_t elapsed) ABSL_LOCKS_EXCLUDED(mu_);
+  void ForEachBlock(void (*fn)(void* context, Tag tag, uint64_t bytes),
+                    void* context) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Size of the block in bytes, or 0 when it is none of these.
   size_t SizeOf(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
@@ -44,6 +69,18 @@ class DirectMappings {
   size_t mapped_bytes() const {
     return mapped_.load(std::memory_order_relaxed);
   }
+
+  // Of the table, and what the system backs with memory: of the blocks, asked
+  // page by page, and of the table. In bytes.
+  size_t table_bytes() ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(mu_);
+    return capacity_ * sizeof(Entry);
+  }
+  struct Residency {
+    size_t blocks;
+    size_t table;
+  };
+  Residency GetResidency() ABSL_LOCKS_EXCLUDED(mu_);
 
   // How many there are.
   size_t count() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -57,10 +94,13 @@ class DirectMappings {
   struct Entry {
     uintptr_t address;  // 0: never used; kGone: used before
     size_t bytes;
+    Tag tag;
   };
 
+  void* Move(void* block, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
   Entry* Find(uintptr_t address) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Insert(Entry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Mutex mu_{Mutex::Locking::kInner};
@@ -74,12 +114,20 @@ class DirectMappings {
 extern constinit DirectMappings direct_mappings;
 
 // A block of at least `size` bytes at a multiple of `alignment`, a power of
-// two, or null. `*zeroed`, unless null, says whether it reads as zero.
-void* AllocateLarge(size_t size, size_t alignment, bool* zeroed);
+// two, or null. `*zeroed`, unless null, says whether it reads as zero. It is
+// tracked if `tag` is one.
+void* AllocateLarge(size_t size, size_t alignment, bool* zeroed,
+                    Tag tag = kNoTag);
 
 // Takes back a block that is in no slab. Ends the program with one line when
 // `block` was not handed out by hakmem or is free already.
-void FreeLarge(void* block);
+FreedLarge FreeLarge(void* block);
+
+// The tag of a block that is in no slab; kNoTag where there is no such block.
+Tag LargeTag(const void* block);
+
+// Gives a block that is in no slab and tracked another tag.
+void SetLargeTag(void* block, Tag tag);
 
 // Bytes of a block that is in no slab. Ends the program when it is no block.
 size_t LargeSize(const void* block);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "hakmem/core/arena.h"
+#include "hakmem/core/observed.h"
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -28,7 +29,7 @@ void Unlink(Slab*& head, Slab* slab) {
 
 // Of what is live, this part may stay with the process as free pages of slabs,
 // and this part of HAKMEM_RETAIN_BYTES beside it.
-constexpr size_t kRetainedShare = 32;
+constexpr size_t kRetainedShare = 64;
 constexpr size_t kRetainedPart = 4;
 
 }  // namespace
@@ -45,8 +46,10 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
     // All of its pages will be in use before it is in a list again.
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
+    retention_.Taken(dirty, own_dirty_pages_);
     if (slab->purged_pages != 0) {
-      retention_.Regret(slab->purged_pages, arena.live_bytes() / os::kPageSize,
+      retention_.Regret(slab->purged_pages, own_dirty_pages_,
+                        arena.live_bytes() / os::kPageSize,
                         os::CoarseMilliseconds());
     }
     slab->ForgetPurged();
@@ -54,7 +57,10 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
     return true;
   }
   state.active = Slab::Create(size_class);
-  return state.active != nullptr;
+  if (state.active == nullptr) return false;
+  ++state.slabs;
+  CountFree(SlabBlocks(size_class), size_class);
+  return true;
 }
 
 void LockedPool::File(ClassState& state, Slab* slab) {
@@ -62,6 +68,8 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
+    --state.slabs;
+    CountFree(-int64_t{slab->blocks}, slab->size_class);
     Slab::Destroy(slab);
     return;
   }
@@ -84,53 +92,78 @@ void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
   if (slab->dirty_pages == before) return;
   const uint32_t change = slab->dirty_pages - before;  // modulo 2^32
   state.dirty_pages += change;
+  own_dirty_pages_ += static_cast<size_t>(static_cast<int32_t>(change));
   dirty_pages_.fetch_add(static_cast<size_t>(static_cast<int32_t>(change)),
                          std::memory_order_relaxed);
 }
 
+// For those who look from outside: blocks in the slabs that came or went.
+void LockedPool::CountFree(int64_t blocks, SizeClass size_class) {
+  std::atomic<uint64_t>& bytes = hak_observed.free_block_bytes[geometry_.index];
+  bytes.store(bytes.load(std::memory_order_relaxed) +
+                  static_cast<uint64_t>(
+                      blocks * static_cast<int64_t>(ClassSize(size_class))),
+              std::memory_order_relaxed);
+}
+
 void LockedPool::PurgeBeyondBound() {
+  if (arena.options().purge == 0) return;
   const size_t plain = (arena.live_bytes() / kRetainedShare +
                         arena.options().retain_bytes / kRetainedPart) /
                        os::kPageSize;
-  const size_t bound = retention_.Bound(plain, os::CoarseMilliseconds());
-  if (dirty_pages_.load(std::memory_order_relaxed) <= bound) return;
+  const size_t bound =
+      arena.pressed() ? 0 : retention_.Bound(plain, os::CoarseMilliseconds());
+  const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
+  if (dirty <= bound) return;
   // More than needed, so that the next slab does not come here again.
-  PurgeLocked(bound / 2);
+  PurgeLocked(dirty - bound / 2);
 }
 
-// The emptiest slabs first. Pages of other pools stay: they are under another
-// lock.
-size_t LockedPool::PurgeLocked(size_t keep_pages) {
+size_t LockedPool::Decay(int64_t now) {
+  MutexLock lock(mu_);
+  if (arena.options().purge == 0) return 0;
+  return PurgeLocked(
+      retention_.Surplus(own_dirty_pages_, arena.work() / os::kPageSize,
+                         arena.work_span() / os::kPageSize,
+                         static_cast<int64_t>(arena.options().decay_ms), now));
+}
+
+// `pages` of them or a few more, of the emptiest slabs first. Those of other
+// pools stay: they are under another lock. Says how many bytes.
+size_t LockedPool::PurgeLocked(size_t pages) {
   size_t purged = 0;
-  for (uint32_t bucket = kBuckets; bucket-- > kFirstPurgedBucket;) {
-    for (SizeClass i = geometry_.classes(); i-- > 0;) {
+  for (uint32_t bucket = kBuckets; bucket-- > 0;) {
+    for (SizeClass i = geometry_.bins(); i-- > 0;) {
+      if (bucket < kFirstPurgedBucket &&
+          !Slab::HasOwnPages(geometry_.ClassOfBin(i))) {
+        continue;
+      }
       ClassState& state = classes_[i];
       for (Slab* slab = state.lists[bucket];
            slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
         if (slab->dirty_pages == 0) continue;
-        if (dirty_pages_.load(std::memory_order_relaxed) <= keep_pages) {
-          return purged;
-        }
+        if (purged >= pages) return purged * os::kPageSize;
         const uint32_t before = slab->dirty_pages;
         slab->PurgePages();
         CountDirty(state, slab, before);
-        purged += before * os::kPageSize;
+        purged += before;
+        retention_.Purged(own_dirty_pages_);
       }
     }
   }
-  return purged;
+  return purged * os::kPageSize;
 }
 
 size_t LockedPool::Purge() {
   MutexLock lock(mu_);
   size_t purged = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     ClassState& state = classes_[i];
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
-      slab->UpdatePages();
+      slab->UpdatePages(1);
       purged += slab->dirty_pages * os::kPageSize;
-      slab->PurgePages();
+      slab->PurgePages(1);
       return before;
     };
     for (Slab* const head : state.lists) {
@@ -154,6 +187,8 @@ void* LockedPool::Allocate(SizeClass size_class) {
   if (state.active == nullptr || state.active->free_count == 0) {
     if (!Activate(state, size_class)) return nullptr;
   }
+  ++state.taken;
+  CountFree(-1, size_class);
   return state.active->TakeOne();
 }
 
@@ -168,6 +203,8 @@ uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
     }
     left -= state.active->Take(out, left);
   }
+  state.taken += count - left;
+  CountFree(-int64_t{count - left}, size_class);
   // Blocks were written from the end: close the gap that memory left.
   if (left != 0) {
     for (uint32_t i = left; i < count; ++i) out[i - left] = out[i];
@@ -182,7 +219,9 @@ void LockedPool::FreeLocked(SizeClass size_class, void* block) {
     Die("double free of the block", block);
   }
   slab->Put(block);
+  CountFree(1, size_class);
   ClassState& state = StateOf(size_class);
+  --state.taken;
   if (slab != state.active) File(state, slab);
 }
 
@@ -197,18 +236,19 @@ void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
   for (uint32_t i = 0; i < count; ++i) FreeLocked(size_class, blocks[i]);
 }
 
-size_t LockedPool::FreeBytes() {
+LockedPool::Usage LockedPool::GetUsage() {
   MutexLock lock(mu_);
-  size_t bytes = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  Usage usage = {};
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     const ClassState& state = classes_[i];
-    size_t blocks = state.active != nullptr ? state.active->free_count : 0;
-    for (const Slab* slab : state.lists) {
-      for (; slab != nullptr; slab = slab->next) blocks += slab->free_count;
-    }
-    bytes += blocks * ClassSize(geometry_.first_class + i);
+    const SizeClass size_class = geometry_.ClassOfBin(i);
+    const size_t blocks = state.slabs * size_t{SlabBlocks(size_class)};
+    usage.slab_bytes +=
+        state.slabs * size_t{SlabGranules(size_class)} * kGranuleSize;
+    usage.free_bytes += (blocks - state.taken) * ClassSize(size_class);
+    usage.taken_bytes += state.taken * ClassSize(size_class);
   }
-  return bytes;
+  return usage;
 }
 
 bool LockedPool::IsFree(SizeClass size_class, const void* block) {
@@ -221,12 +261,14 @@ bool LockedPool::IsFree(SizeClass size_class, const void* block) {
 size_t LockedPool::ReleaseEmptySlabs() {
   MutexLock lock(mu_);
   size_t released = 0;
-  for (SizeClass i = 0; i < geometry_.classes(); ++i) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     ClassState& state = classes_[i];
     Slab* const slab = state.active;
     if (slab == nullptr || slab->free_count != slab->blocks) continue;
     state.active = nullptr;
+    --state.slabs;
     released += slab->granules * kGranuleSize;
+    CountFree(-int64_t{slab->blocks}, slab->size_class);
     Slab::Destroy(slab);
   }
   return released;

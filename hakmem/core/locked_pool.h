@@ -59,15 +59,22 @@ class LockedPool {
   // the system. Says how many bytes.
   size_t Purge() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Returns those that nobody wanted for HAKMEM_DECAY_MS, of slabs that are
+  // half empty. Says how many bytes. `now` is os::CoarseMilliseconds().
+  size_t Decay(int64_t now) ABSL_LOCKS_EXCLUDED(mu_);
+
   // Bytes of such pages in the slabs of all pools, as far as they are known: of
   // slabs that are half empty, when their live blocks last halved.
   static size_t dirty_bytes() {
     return dirty_pages_.load(std::memory_order_relaxed) * os::kPageSize;
   }
 
-  // Bytes of the blocks that wait in the slabs. Takes time for each slab that
-  // is partly used.
-  size_t FreeBytes() ABSL_LOCKS_EXCLUDED(mu_);
+  struct Usage {
+    size_t slab_bytes;   // granules of the slabs
+    size_t free_bytes;   // blocks that wait in the slabs
+    size_t taken_bytes;  // all other blocks: the program's, or cached
+  };
+  Usage GetUsage() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Whether a block of the class begins at `block` and waits in its slab. Ends
   // the program when none begins there.
@@ -86,6 +93,7 @@ class LockedPool {
   }
   LockedPool& backend() { return *this; }
   size_t DrainDepots() { return 0; }
+  size_t DepotBytes() const { return 0; }
 
  private:
   // Partly used slabs stand in lists by how full they are, in eighths, so that
@@ -99,12 +107,14 @@ class LockedPool {
 
   struct ClassState {
     Slab* active = nullptr;    // blocks are taken from here
+    uint32_t slabs = 0;        // with blocks taken or not
+    size_t taken = 0;          // blocks that are in no slab
     uint32_t dirty_pages = 0;  // of the slabs in the lists
     std::array<Slab*, kBuckets> lists{};
   };
 
   ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return classes_[size_class - geometry_.first_class];
+    return classes_[geometry_.BinOf(size_class)];
   }
   // Gives the class an active slab with a free block; false when memory has
   // run out.
@@ -116,15 +126,18 @@ class LockedPool {
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountDirty(ClassState& state, Slab* slab, uint32_t before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountFree(int64_t blocks, SizeClass size_class)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t PurgeLocked(size_t keep_pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t PurgeLocked(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   static constinit std::atomic<size_t> dirty_pages_;
 
   const PoolGeometry geometry_;
   Mutex mu_;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
-  std::array<ClassState, kMaxPoolClasses> classes_ ABSL_GUARDED_BY(mu_){};
+  size_t own_dirty_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  std::array<ClassState, kMaxPoolBins> classes_ ABSL_GUARDED_BY(mu_){};
 };
 
 }  // namespace hakmem

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
@@ -34,10 +35,6 @@ constexpr uint64_t MaskOf(uint32_t first, uint32_t units) {
   return (units == 64 ? kWhole : (uint64_t{1} << units) - 1) << first;
 }
 
-constexpr uint32_t PagesFor(size_t bytes) {
-  return static_cast<uint32_t>((bytes + os::kPageSize - 1) / os::kPageSize);
-}
-
 }  // namespace
 
 static_assert(Metadata::kMaxPiece == os::kPageSize &&
@@ -50,7 +47,7 @@ void Metadata::Init(char* region, size_t bytes) {
   // The table of pages stands in the first of them: so index 0 is no piece, and
   // page 0 is no page that could be handed out.
   pages_ = reinterpret_cast<Page*>(region);
-  frontier_ = PagesFor(limit_ * sizeof(Page));
+  frontier_ = static_cast<uint32_t>(TableBytes(limit_) / os::kPageSize);
 }
 
 // The list that a page with these free units belongs to; kLists when none.
@@ -85,16 +82,18 @@ void Metadata::AddResident(ptrdiff_t bytes) {
       std::memory_order_relaxed);
 }
 
+void Metadata::CountUsed(size_t bytes) {
+  used_.store(bytes, std::memory_order_relaxed);
+  hak_observed.metadata_bytes.store(bytes, std::memory_order_relaxed);
+}
+
 // Adds one page to the clean ones.
 bool Metadata::Grow() {
   if (frontier_ == limit_) return false;
   if (frontier_ >= committed_) {
     const uint32_t to = std::min(limit_, frontier_ + kCommitStep);
-    const auto table = [](uint32_t pages) {
-      return PagesFor(pages * sizeof(Page)) * os::kPageSize;
-    };
-    const size_t have = table(committed_);
-    const size_t need = table(to);
+    const size_t have = TableBytes(committed_);
+    const size_t need = TableBytes(to);
     if (need != have) {
       if (!os::Commit(region_ + have, need - have)) return false;
     }
@@ -136,7 +135,7 @@ void* Metadata::Allocate(size_t bytes) {
       static_cast<uint32_t>(std::countr_zero(Holes(free, order)));
   free &= ~MaskOf(first, units);
   Link(page, ListFor(free));
-  used_.store(used_bytes() + bytes, std::memory_order_relaxed);
+  CountUsed(used_bytes() + bytes);
   return region_ + page * os::kPageSize + first * kUnit;
 }
 
@@ -149,7 +148,7 @@ void Metadata::Free(void* piece, size_t bytes) {
   free |= MaskOf(index % 64, static_cast<uint32_t>(bytes / kUnit));
   const uint32_t list = ListFor(free);
   Link(page, list);
-  used_.store(used_bytes() - bytes, std::memory_order_relaxed);
+  CountUsed(used_bytes() - bytes);
   if (list != kWholeDirty) return;
   const uint32_t bound = kRetainedPages + frontier_ / kRetainedShare;
   if (++whole_dirty_ > bound) PurgeLocked(bound / 2);

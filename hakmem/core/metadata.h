@@ -12,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/os.h"
 
 namespace hakmem {
 
@@ -69,6 +70,17 @@ class Metadata {
     return resident_.load(std::memory_order_relaxed);
   }
 
+  // Calls fn(start, bytes) for what is accessible of the region.
+  template <typename Fn>
+  void ForEachAccessible(Fn fn) ABSL_LOCKS_EXCLUDED(mu_) {
+    MutexLock lock(mu_);
+    if (committed_ == 0) return;
+    const size_t table = TableBytes(committed_);
+    const size_t first = TableBytes(limit_);
+    fn(region_, table);
+    fn(region_ + first, committed_ * os::kPageSize - first);
+  }
+
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
@@ -86,6 +98,10 @@ class Metadata {
     uint32_t previous;
   };
 
+  // Of the table of the first `pages` pages, in whole pages.
+  static constexpr size_t TableBytes(uint32_t pages) {
+    return (pages * sizeof(Page) + os::kPageSize - 1) & ~(os::kPageSize - 1);
+  }
   static uint32_t ListFor(uint64_t free);
   void Link(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Unlink(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -93,6 +109,7 @@ class Metadata {
   bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(uint32_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void AddResident(ptrdiff_t bytes);
+  void CountUsed(size_t bytes);
 
   // Set by Init() before anything else can reach this object.
   char* region_ = nullptr;

@@ -85,6 +85,7 @@ void Free(void* block) {
 }
 
 size_t SlabBytesAfterRelease() {
+  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
   cached_pool.DrainDepots();
   locked_pool.ReleaseEmptySlabs();
   return arena.GetStats().slab_bytes;

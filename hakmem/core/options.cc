@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 
 #include "hakmem/core/report.h"
 
@@ -11,6 +12,12 @@ namespace hakmem {
 namespace {
 
 constexpr std::string_view kPrefix = "HAKMEM_";
+
+constexpr std::string_view kSitesWords[] = {"0", "caller"};
+constexpr std::string_view kLeaksWords[] = {"0", "1"};
+constexpr std::string_view kStatsWords[] = {"0", "exit"};
+constexpr std::string_view kProfileWords[] = {"0", "exit"};
+constexpr std::string_view kFileWords[] = {"0"};
 
 constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_ARENA_BYTES", &Options::arena_bytes, uint64_t{1} << 22,
@@ -21,7 +28,38 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_CACHE_BYTES", &Options::cache_bytes, 0, uint64_t{1} << 42,
      "what thread caches and depots may hold; 0: a 64th of the memory"},
     {"HAKMEM_RETAIN_BYTES", &Options::retain_bytes, 0, uint64_t{1} << 42,
-     "free memory to keep from the system, beside an eighth of what is live"},
+     "free memory to keep from the system, beside a 64th of what is live"},
+    {"HAKMEM_SOFT_LIMIT", &Options::soft_limit, 0, uint64_t{1} << 42,
+     "bytes held beyond which nothing is kept; 0: 7/8 of HAKMEM_LIMIT, if any"},
+    {"HAKMEM_LIMIT", &Options::limit, 0, uint64_t{1} << 42,
+     "bytes held beyond which allocation fails with ENOMEM; 0: no limit"},
+    {"HAKMEM_DECAY_MS", &Options::decay_ms, 1, 3600000,
+     "milliseconds after which free memory goes that nobody wanted meanwhile"},
+    {"HAKMEM_BACKGROUND", &Options::background, 0, 1,
+     "1: a thread returns memory also while the program does nothing"},
+    {"HAKMEM_HUGE_PAGES", &Options::huge_pages, 0, 1,
+     "1: ask for huge pages, where the system gives them to who asks"},
+    {"HAKMEM_PURGE", &Options::purge, 0, 1,
+     "1: return free memory to the system; 0: only when that is asked for"},
+    {"HAKMEM_SITES", &Options::sites, 0, 1,
+     "caller: count every block for the address that called malloc",
+     kSitesWords},
+    {"HAKMEM_LEAKS", &Options::leaks, 0, 2,
+     "1: write the sites with live blocks to stderr at exit; or to that file",
+     kLeaksWords, &Options::leaks_path},
+    {"HAKMEM_STATS", &Options::stats, 0, 2,
+     "exit: write statistics to stderr at exit, as JSON; or to that file",
+     kStatsWords, &Options::stats_path},
+    {"HAKMEM_PROFILE", &Options::profile, 0, uint64_t{1} << 30,
+     "write a heap profile: at exit, or every so many seconds", kProfileWords,
+     nullptr, true},
+    {"HAKMEM_PROFILE_FILE", &Options::profile_file, 0, 1,
+     "to which file: %p is the process, %n counts; 0: to one in its folder",
+     kFileWords, &Options::profile_path},
+    {"HAKMEM_PROFILE_SIGNAL", &Options::profile_signal, 0, 64,
+     "write a heap profile on every signal of this number"},
+    {"HAKMEM_SAMPLE_BYTES", &Options::sample_bytes, 0, uint64_t{1} << 40,
+     "allocated bytes from one sample to the next; 0: 512K, if for a profile"},
 };
 
 // Reads a decimal number with an optional unit; false when it is none or does
@@ -95,8 +133,35 @@ void ReadProcEnvironment(Options& options) {
 
 std::span<const OptionInfo> OptionTable() { return kOptionTable; }
 
-bool ParseOptionValue(std::string_view text, uint64_t* value) {
-  return ParseBytes(text, value);
+OptionError SetOption(const OptionInfo& option, std::string_view text,
+                      Options& options) {
+  uint64_t value = 0;
+  if (option.words.empty()) {
+    if (!ParseBytes(text, &value)) return OptionError::kNoNumber;
+    if (value < option.least || value > option.most) {
+      return OptionError::kOutOfRange;
+    }
+  } else {
+    while (value < option.words.size() && option.words[value] != text) ++value;
+    uint64_t number = 0;
+    if (value == option.words.size() && option.numbers_too &&
+        ParseBytes(text, &number)) {
+      if (number < option.least || number > option.most) {
+        return OptionError::kOutOfRange;
+      }
+      value = option.words.size() - 1 + number;
+    } else if (value == option.words.size()) {
+      if (option.path == nullptr || text.find('/') == std::string_view::npos ||
+          text.size() >= sizeof(OptionPath::text)) {
+        return OptionError::kNoWord;
+      }
+      char* const path = (options.*option.path).text;
+      std::memcpy(path, text.data(), text.size());
+      path[text.size()] = '\0';
+    }
+  }
+  options.*option.member = value;
+  return OptionError::kNone;
 }
 
 void ApplyOption(std::string_view entry, Options& options) {
@@ -110,13 +175,19 @@ void ApplyOption(std::string_view entry, Options& options) {
   text.remove_prefix(equals + 1);
   for (const OptionInfo& info : kOptionTable) {
     if (info.name != name) continue;
-    uint64_t value = 0;
-    if (!ParseBytes(text, &value)) {
-      Warn("not a number of bytes in", entry, "the default holds");
-    } else if (value < info.least || value > info.most) {
-      Warn("out of range in", entry, "the default holds");
-    } else {
-      options.*info.member = value;
+    switch (SetOption(info, text, options)) {
+      case OptionError::kNone:
+        break;
+      case OptionError::kNoNumber:
+        Warn("not a number of bytes in", entry, "the default holds");
+        break;
+      case OptionError::kOutOfRange:
+        Warn("out of range in", entry, "the default holds");
+        break;
+      case OptionError::kNoWord:
+        Warn("no value that this option may have in", entry,
+             "the default holds");
+        break;
     }
     return;
   }

@@ -16,6 +16,23 @@
 
 namespace hakmem {
 
+// What HAKMEM_SITES may be.
+inline constexpr uint64_t kSitesByCaller = 1;
+
+// Where a report at exit goes, of HAKMEM_LEAKS and HAKMEM_STATS.
+inline constexpr uint64_t kReportNone = 0;
+inline constexpr uint64_t kReportToStderr = 1;
+inline constexpr uint64_t kReportToFile = 2;
+
+// What HAKMEM_PROFILE may be, beside a number of seconds.
+inline constexpr uint64_t kProfileNever = 0;
+inline constexpr uint64_t kProfileAtExit = 1;
+
+// The path of a file, with an end.
+struct OptionPath {
+  char text[256] = {};
+};
+
 struct Options {
   // Address space to set aside for the arena, in bytes.
   uint64_t arena_bytes = uint64_t{1} << 40;
@@ -26,7 +43,36 @@ struct Options {
   uint64_t cache_bytes = 0;
   // Free memory that may stay with the process, in bytes, beside a share of
   // what is live.
-  uint64_t retain_bytes = uint64_t{8} << 20;
+  uint64_t retain_bytes = uint64_t{1} << 20;
+  // What hakmem may hold, in bytes, before it keeps nothing back; and at all.
+  // 0: no such limit.
+  uint64_t soft_limit = 0;
+  uint64_t limit = 0;
+  // Free memory that nobody wanted for this long goes at the next occasion, in
+  // milliseconds.
+  uint64_t decay_ms = 100;
+  // 1: a thread of hakmem's own returns memory while the program does nothing.
+  uint64_t background = 0;
+  // 1: asks the system for huge pages.
+  uint64_t huge_pages = 0;
+  // 1: free memory goes back to the system. 0: only when it is asked for.
+  uint64_t purge = 1;
+  // kSitesByCaller: every plain allocation belongs to its caller's site.
+  uint64_t sites = 0;
+  // Whether sites with live blocks are written at exit, and statistics.
+  uint64_t leaks = kReportNone;
+  uint64_t stats = kReportNone;
+  OptionPath leaks_path;
+  OptionPath stats_path;
+  // When profiles are written: kProfileNever, kProfileAtExit, or above that the
+  // seconds between two plus 1; and on which signal, or 0.
+  uint64_t profile = kProfileNever;
+  uint64_t profile_signal = 0;
+  // Whether their file is named, and how.
+  uint64_t profile_file = 0;
+  OptionPath profile_path;
+  // Mean distance of samples in bytes; 0 for the default.
+  uint64_t sample_bytes = 0;
 };
 
 // One row of the table.
@@ -36,14 +82,30 @@ struct OptionInfo {
   uint64_t least;             // smallest value that is accepted
   uint64_t most;              // largest
   std::string_view meaning;   // one line for people
+  // What may be said in place of a number: the words for 0 and up; if there are
+  // any, nothing else may. The value after them is that of a path, if `path` is
+  // one: whatever has a slash in it.
+  std::span<const std::string_view> words = {};
+  OptionPath Options::*path = nullptr;
+  // Whether a number above 0 may be said beside the words, for as many more
+  // than the last of them as it is; `most` bounds it.
+  bool numbers_too = false;
 };
 
 std::span<const OptionInfo> OptionTable();
 
-// Reads what an option may be set to: a decimal number with an optional K, M, G
-// or T (powers of 1024). Returns false when `text` is none or does not fit;
-// that the option's bounds allow it is for the caller to see.
-bool ParseOptionValue(std::string_view text, uint64_t* value);
+enum class OptionError {
+  kNone,
+  kNoNumber,    // where there has to be one
+  kOutOfRange,  // a number that least and most do not allow
+  kNoWord       // none of the words that there are, and no path that fits
+};
+
+// Sets the option to what `text` says, in `options`, or returns why not: a
+// decimal number with an optional K, M, G or T (powers of 1024) or, where the
+// option has words, one of those or a path of up to 255 bytes.
+OptionError SetOption(const OptionInfo& option, std::string_view text,
+                      Options& options);
 
 // Sets the option that `entry`, "NAME=VALUE", names, or warns. Entries whose
 // name does not begin with HAKMEM_ are ignored.

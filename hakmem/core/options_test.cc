@@ -37,13 +37,28 @@ TEST(OptionsTest, NumbersAndTheirUnits) {
 
 TEST(OptionsTest, EveryOptionOfTheTableCanBeSetAndHasItsText) {
   for (const OptionInfo& info : OptionTable()) {
-    for (const uint64_t value : {info.least, info.most}) {
+    for (size_t word = 0; word < info.words.size(); ++word) {
       Options options;
       EXPECT_EQ(
-          Apply(std::string(info.name) + "=" + std::to_string(value), options),
+          Apply(std::string(info.name) + "=" + std::string(info.words[word]),
+                options),
           "");
-      EXPECT_EQ(options.*info.member, value) << info.name;
+      EXPECT_EQ(options.*info.member, word) << info.name;
     }
+    if (info.path != nullptr) {
+      Options options;
+      EXPECT_EQ(Apply(std::string(info.name) + "=/a/file%p", options), "");
+      EXPECT_EQ(options.*info.member, info.words.size());
+      EXPECT_STREQ((options.*info.path).text, "/a/file%p");
+    }
+    if (info.words.empty())
+      for (const uint64_t value : {info.least, info.most}) {
+        Options options;
+        EXPECT_EQ(Apply(std::string(info.name) + "=" + std::to_string(value),
+                        options),
+                  "");
+        EXPECT_EQ(options.*info.member, value) << info.name;
+      }
     EXPECT_TRUE(info.name.starts_with("HAKMEM_"));
     EXPECT_FALSE(info.meaning.empty());
     const uint64_t by_default = Options().*info.member;
@@ -78,6 +93,41 @@ TEST(OptionsTest, AValueOutOfRangeWarnsAndTheDefaultHolds) {
     EXPECT_EQ(options.direct_maps, Options().direct_maps);
     EXPECT_EQ(options.retain_bytes, Options().retain_bytes);
   }
+}
+
+TEST(OptionsTest, ANumberMayStandBesideWords) {
+  Options options;
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=exit", options), "");
+  EXPECT_EQ(options.profile, kProfileAtExit);
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=30", options), "");
+  EXPECT_EQ(options.profile, kProfileAtExit + 30);
+  EXPECT_EQ(Apply("HAKMEM_PROFILE=0", options), "");
+  EXPECT_EQ(options.profile, kProfileNever);
+  EXPECT_NE(Apply("HAKMEM_PROFILE=2T", options), "");
+  EXPECT_NE(Apply("HAKMEM_PROFILE=never", options), "");
+  EXPECT_EQ(options.profile, kProfileNever);
+}
+
+TEST(OptionsTest, WhatIsNoneOfTheWordsWarnsAndTheDefaultHolds) {
+  const std::string too_long = "HAKMEM_LEAKS=/" + std::string(255, 'x');
+  for (const std::string& entry :
+       {std::string("HAKMEM_SITES=2"), std::string("HAKMEM_SITES="),
+        std::string("HAKMEM_SITES=Caller"), std::string("HAKMEM_SITES=/a"),
+        std::string("HAKMEM_LEAKS=file"), std::string("HAKMEM_STATS=1"),
+        too_long}) {
+    Options options;
+    EXPECT_EQ(Apply(entry, options),
+              "hakmem: warning: no value that this option may have in " +
+                  entry + ": the default holds\n");
+    EXPECT_EQ(options.sites, 0u);
+    EXPECT_EQ(options.leaks, kReportNone);
+    EXPECT_EQ(options.stats, kReportNone);
+  }
+  // The longest that there may be.
+  Options options;
+  EXPECT_EQ(Apply("HAKMEM_LEAKS=/" + std::string(254, 'x'), options), "");
+  EXPECT_EQ(options.leaks, kReportToFile);
+  EXPECT_EQ(std::string(options.leaks_path.text).size(), 255u);
 }
 
 TEST(OptionsTest, AnUnknownNameOfOursWarns) {

@@ -1,11 +1,15 @@
 #include "hakmem/core/os.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/sysinfo.h>
 #include <time.h>
+#include <unistd.h>
 #include <valgrind/helgrind.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 
@@ -51,6 +55,11 @@ bool Purge(void* start, size_t bytes) {
   return madvise(start, bytes, MADV_DONTNEED) == 0;
 }
 
+void AskForHugePages(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
+  madvise(start, bytes, MADV_HUGEPAGE);
+}
+
 void* Map(size_t bytes, size_t alignment) {
   return MapAligned(bytes, alignment, PROT_READ | PROT_WRITE);
 }
@@ -65,6 +74,43 @@ void* Remap(void* start, size_t bytes, size_t new_bytes) {
   void* const moved = mremap(start, bytes, new_bytes, MREMAP_MAYMOVE);
   return moved == MAP_FAILED ? nullptr : moved;
 }
+
+void Residency(const void* start, size_t bytes, unsigned char* pages) {
+  const ErrnoKeeper keeper;
+  const size_t count = bytes / kPageSize;
+  if (mincore(const_cast<void*>(start), bytes, pages) != 0) {
+    std::fill_n(pages, count, 1);
+    return;
+  }
+  // The other bits of these bytes are reserved.
+  for (size_t i = 0; i < count; ++i) pages[i] &= 1;
+}
+
+size_t ResidentBytes(const void* start, size_t bytes) {
+  unsigned char pages[kMostResidencyPages];
+  size_t resident = 0;
+  for (size_t at = 0; at < bytes; at += sizeof(pages) * kPageSize) {
+    const size_t step = std::min(sizeof(pages) * kPageSize, bytes - at);
+    Residency(static_cast<const char*>(start) + at, step, pages);
+    resident +=
+        static_cast<size_t>(std::count(pages, pages + step / kPageSize, 1));
+  }
+  return resident * kPageSize;
+}
+
+int OpenFile(const char* path, int flags, int mode) {
+  return static_cast<int>(syscall(SYS_openat, AT_FDCWD, path, flags, mode));
+}
+
+ptrdiff_t ReadFile(int fd, void* bytes, size_t size) {
+  return syscall(SYS_read, fd, bytes, size);
+}
+
+ptrdiff_t WriteFile(int fd, const void* bytes, size_t size) {
+  return syscall(SYS_write, fd, bytes, size);
+}
+
+int CloseFile(int fd) { return static_cast<int>(syscall(SYS_close, fd)); }
 
 int64_t CoarseMilliseconds() {
   struct timespec now;

@@ -39,6 +39,9 @@ void* Reserve(size_t bytes, size_t alignment);
 // False when the system refused and the contents are still there.
 [[nodiscard]] bool Purge(void* start, size_t bytes);
 
+// Asks for huge pages there, where the system gives them to who asks.
+void AskForHugePages(void* start, size_t bytes);
+
 // A fresh zeroed mapping whose start is a multiple of `alignment`, or null.
 void* Map(size_t bytes, size_t alignment);
 
@@ -51,6 +54,22 @@ void Unmap(void* start, size_t bytes);
 // behind it; contents move along by way of the page tables. Bytes that are new
 // read as zero. Null, and nothing changed, when the system refuses.
 void* Remap(void* start, size_t bytes, size_t new_bytes);
+
+// Which of the pages at `start` the system backs with memory: writes a 1 or a 0
+// for each to pages[0...]. What the system does not tell counts as backed. At
+// most kMostResidencyPages at once.
+inline constexpr size_t kMostResidencyPages = 1024;
+void Residency(const void* start, size_t bytes, unsigned char* pages);
+
+// How many of the bytes at `start` those are.
+size_t ResidentBytes(const void* start, size_t bytes);
+
+// open(2), read(2), write(2) and close(2), which are no points where a thread
+// may be cancelled here: malloc is none either. They set errno.
+int OpenFile(const char* path, int flags, int mode);
+ptrdiff_t ReadFile(int fd, void* bytes, size_t size);
+ptrdiff_t WriteFile(int fd, const void* bytes, size_t size);
+int CloseFile(int fd);
 
 // Milliseconds since some moment, by a clock that costs no system call and may
 // be some of them late.

@@ -11,8 +11,9 @@
 
 namespace hakmem {
 
-// The most classes that one pool may span.
+// The most classes that one pool may span, and with their twins.
 inline constexpr SizeClass kMaxPoolClasses = 21;
+inline constexpr SizeClass kMaxPoolBins = 2 * kMaxPoolClasses;
 
 struct PoolGeometry {
   SizeClass first_class;
@@ -26,9 +27,22 @@ struct PoolGeometry {
   size_t magazine_bytes;
 
   constexpr bool Contains(SizeClass size_class) const {
-    return size_class >= first_class && size_class <= last_class;
+    const SizeClass plain = PlainOf(size_class);
+    return plain >= first_class && plain <= last_class;
   }
   constexpr SizeClass classes() const { return last_class - first_class + 1; }
+
+  // The classes and after them their twins, numbered from 0.
+  constexpr SizeClass bins() const { return 2 * classes(); }
+  constexpr SizeClass BinOf(SizeClass size_class) const {
+    return IsTwin(size_class)
+               ? size_class - kTwinDistance - first_class + classes()
+               : size_class - first_class;
+  }
+  constexpr SizeClass ClassOfBin(SizeClass bin) const {
+    return bin < classes() ? first_class + bin
+                           : first_class + bin - classes() + kTwinDistance;
+  }
 };
 
 inline constexpr uint32_t kPools = 3;

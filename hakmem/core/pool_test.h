@@ -77,6 +77,7 @@ class PoolSuite : public testing::Test {
 
   void ReleaseAll() {
     thread_cache.FlushBins();
+    ThreadCache::FlushParked(ThreadCache::Parked::kAll);
     pool_.DrainDepots();
     pool_.backend().ReleaseEmptySlabs();
     magazine_store.Release();

@@ -10,6 +10,7 @@
 #ifndef HAKMEM_CORE_SIZE_CLASS_H_
 #define HAKMEM_CORE_SIZE_CLASS_H_
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -23,8 +24,26 @@ using SizeClass = uint32_t;
 inline constexpr SizeClass kNoClass = 0;
 inline constexpr SizeClass kNumClasses = 62;  // with kNoClass
 
+// Every class has a tracked twin: blocks of the same size in slabs of their
+// own, each with a tag that says which site it belongs to (see tag.h). In the
+// class map a twin's granules have a third number, the twin's door, of which no
+// bin ever has room: so the fast path of free sends these blocks to where they
+// are counted.
+inline constexpr SizeClass kTwinDistance = kNumClasses - 1;
+inline constexpr SizeClass kFirstTwin = 1 + kTwinDistance;
+inline constexpr SizeClass kNumBins = kFirstTwin + kTwinDistance;
+inline constexpr SizeClass kFirstDoor = kNumBins;
+inline constexpr SizeClass kNumMapValues = kFirstDoor + kTwinDistance;
+static_assert(kNumMapValues <= 256);
+
+// Behind them the thread cache has stocks, one for each class that the fast
+// path of malloc serves: see ThreadCache::FillStock().
+inline constexpr SizeClass kFirstStock = kNumMapValues;
+
 // The last class of each pool, and its block size in bytes.
 inline constexpr SizeClass kLastTinyClass = 21;
+inline constexpr SizeClass kNumTops = kFirstStock + kLastTinyClass;
+static_assert(kNumTops <= 256);
 inline constexpr SizeClass kLastL2Class = 41;
 inline constexpr SizeClass kLastL25Class = 61;
 inline constexpr size_t kMaxTinySize = 1024;
@@ -80,14 +99,20 @@ struct ClassInfo {
   uint32_t size;      // bytes a block
   uint32_t granules;  // granules a slab
   uint32_t blocks;    // blocks a slab
+  uint32_t tags;      // of a twin: where they are in the slab's metadata
   // Rounded up 2^40 / (size / 8): turns an offset into the block's index.
   uint64_t reciprocal;
 };
 
 inline constexpr int kReciprocalShift = 40;
 
-constexpr std::array<ClassInfo, kNumClasses> MakeClassInfo() {
-  std::array<ClassInfo, kNumClasses> info{};
+// What stands before the tags of a slab beside its two bitmaps: slab.h checks.
+constexpr uint32_t kSlabHeadBytes = 48;
+
+constexpr uint32_t BitmapBytes(uint32_t bits) { return (bits + 63) / 64 * 8; }
+
+constexpr std::array<ClassInfo, kNumBins> MakeClassInfo() {
+  std::array<ClassInfo, kNumBins> info{};
   for (SizeClass c = 1; c < kNumClasses; ++c) {
     const size_t size = SizeByRule(c);
     const uint32_t granules = GranulesByRule(c);
@@ -96,12 +121,15 @@ constexpr std::array<ClassInfo, kNumClasses> MakeClassInfo() {
     info[c].blocks = static_cast<uint32_t>(granules * kGranuleSize / size);
     info[c].reciprocal =
         ((uint64_t{1} << kReciprocalShift) + size / 8 - 1) / (size / 8);
+    ClassInfo& twin = info[c + kTwinDistance];
+    twin = info[c];
+    twin.tags = kSlabHeadBytes + BitmapBytes(twin.blocks) +
+                BitmapBytes(granules * (kGranuleSize / 4096));
   }
   return info;
 }
 
-inline constexpr std::array<ClassInfo, kNumClasses> kClassInfo =
-    MakeClassInfo();
+inline constexpr std::array<ClassInfo, kNumBins> kClassInfo = MakeClassInfo();
 
 // Indexed by (size + 7) / 8, for sizes to kMaxTinySize: the fast path's table.
 using SmallTable = std::array<uint8_t, kMaxTinySize / 8 + 1>;
@@ -115,6 +143,30 @@ constexpr SmallTable MakeSmallTable() {
 }
 
 inline constexpr SmallTable kSmallTable = MakeSmallTable();
+
+constexpr SmallTable MakeSmallTwinTable() {
+  SmallTable table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = static_cast<uint8_t>(std::max<SizeClass>(kSmallTable[i], 2) +
+                                    kTwinDistance);
+  }
+  return table;
+}
+
+// As kSmallTable, for stocks, and for none.
+constexpr SmallTable MakeSmallStockTable() {
+  SmallTable table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = static_cast<uint8_t>(kFirstStock + kSmallTable[i] - 1);
+  }
+  return table;
+}
+
+inline constexpr SmallTable kSmallStockTable = MakeSmallStockTable();
+inline constexpr SmallTable kEmptySmallTable{};
+
+// As kSmallTable, for tracked blocks.
+inline constexpr SmallTable kSmallTwinTable = MakeSmallTwinTable();
 
 }  // namespace size_class_internal
 
@@ -135,9 +187,40 @@ constexpr SizeClass SizeToClass(size_t size) {
                               : MediumSizeToClass(size);
 }
 
+// The tracked twin of a class. Blocks of 8 bytes would have tags of half their
+// size: they are served as 16.
+constexpr SizeClass TwinOf(SizeClass size_class) {
+  return std::max<SizeClass>(size_class, 2) + kTwinDistance;
+}
+
+constexpr bool IsTwin(SizeClass size_class) { return size_class >= kFirstTwin; }
+
+// The class that a twin is the twin of; a plain class itself.
+constexpr SizeClass PlainOf(SizeClass size_class) {
+  return IsTwin(size_class) ? size_class - kTwinDistance : size_class;
+}
+
+// Where the thread cache has the stock of a class, at most kLastTinyClass.
+constexpr SizeClass StockOf(SizeClass size_class) {
+  return kFirstStock + size_class - 1;
+}
+
+// What the class map holds for a slab of this class, and back.
+constexpr uint32_t MapValueOf(SizeClass size_class) {
+  return IsTwin(size_class) ? size_class + kTwinDistance : size_class;
+}
+constexpr SizeClass ClassOfMapValue(uint32_t value) {
+  return value >= kFirstDoor ? value - kTwinDistance : value;
+}
+
 // Bytes of a block of this class.
 constexpr size_t ClassSize(SizeClass size_class) {
   return size_class_internal::kClassInfo[size_class].size;
+}
+
+// Where the tags of a twin's slab begin in its metadata, in bytes.
+constexpr size_t TagOffset(SizeClass size_class) {
+  return size_class_internal::kClassInfo[size_class].tags;
 }
 
 // Granules of a slab of this class.

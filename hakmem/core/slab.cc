@@ -7,9 +7,14 @@
 namespace hakmem {
 
 size_t Slab::MetadataBytes(SizeClass size_class) {
-  const size_t bytes =
+  size_t bytes =
       sizeof(Slab) + (WordCount(size_class) + PageWordCount(size_class) - 1) *
                          sizeof(uint64_t);
+  if (IsTwin(size_class)) {
+    bytes = TagOffset(size_class) +
+            (HasTagPieces(size_class) ? TagPieces(size_class) * sizeof(void*)
+                                      : SlabBlocks(size_class) * sizeof(Tag));
+  }
   return (bytes + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
 }
 
@@ -21,17 +26,22 @@ Slab* Slab::Create(SizeClass size_class) {
   auto* const slab = static_cast<Slab*>(memory);
   slab->kind = Kind::kSlab;
   slab->size_class = static_cast<uint8_t>(size_class);
-  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize,
-                         nullptr)) {
+  const uint32_t blocks = SlabBlocks(size_class);
+  slab->blocks = static_cast<uint16_t>(blocks);
+  if (IsTwin(size_class) && !slab->MakeTags()) {
     arena.metadata().Free(memory, metadata_bytes);
     return nullptr;
   }
-  const uint32_t blocks = SlabBlocks(size_class);
-  slab->blocks = static_cast<uint16_t>(blocks);
+  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize,
+                         nullptr)) {
+    if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
+    arena.metadata().Free(memory, metadata_bytes);
+    return nullptr;
+  }
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
   slab->bucket = 0;
-  slab->next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  slab->next_look = FirstLook(size_class);
   slab->dirty_pages = 0;
   slab->purged_pages = 0;
   slab->next = nullptr;
@@ -45,9 +55,41 @@ Slab* Slab::Create(SizeClass size_class) {
   return slab;
 }
 
+// Marks all blocks as not the program's. False when metadata has run out.
+bool Slab::MakeTags() {
+  if (HasTagPieces(size_class)) {
+    auto* const pieces = reinterpret_cast<void**>(
+        reinterpret_cast<char*>(this) + TagOffset(size_class));
+    for (uint32_t i = 0; i < TagPieces(size_class); ++i) {
+      pieces[i] = arena.metadata().Allocate(Metadata::kMaxPiece);
+      if (pieces[i] == nullptr) {
+        FreeTagPieces(i);
+        return false;
+      }
+      HelgrindIgnore(pieces[i], Metadata::kMaxPiece);
+    }
+  } else {
+    HelgrindIgnore(&TagOf(0), blocks * sizeof(Tag));
+  }
+  for (uint32_t i = 0; i < blocks; ++i) {
+    TagOf(i).store(kNoTag, std::memory_order_relaxed);
+  }
+  return true;
+}
+
+void Slab::FreeTagPieces(uint32_t count) {
+  if (!HasTagPieces(size_class)) return;
+  auto* const pieces = reinterpret_cast<void**>(reinterpret_cast<char*>(this) +
+                                                TagOffset(size_class));
+  for (uint32_t i = std::min(count, TagPieces(size_class)); i-- > 0;) {
+    arena.metadata().Free(pieces[i], Metadata::kMaxPiece);
+  }
+}
+
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
   arena.FreeRun(slab);
+  if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
   arena.metadata().Free(slab, MetadataBytes(size_class));
 }
 
@@ -71,6 +113,17 @@ constexpr uint64_t WholeGroups(uint64_t bits, uint32_t group) {
 }
 
 static_assert(WholeGroups(0b1111'0111'1100, 4) == 0b1111'0000'0000);
+
+// Every twin's metadata is one piece.
+constexpr bool TagsFit() {
+  for (SizeClass c = kFirstTwin + 1; c < kNumBins; ++c) {
+    const size_t tags =
+        c <= kFirstTwin + 4 ? 4 * sizeof(void*) : SlabBlocks(c) * sizeof(Tag);
+    if (TagOffset(c) + tags > Metadata::kMaxPiece) return false;
+  }
+  return true;
+}
+static_assert(TagsFit());
 
 }  // namespace
 
@@ -155,10 +208,11 @@ uint32_t FindBit(const uint64_t* bits, uint32_t from, uint32_t limit,
 
 }  // namespace
 
-// Calls fn(first, end) for the runs of pages that are whole in free blocks and
-// not marked purged. The slab's tail, which no block fits, was never touched.
+// Calls fn(first, end) for the runs of at least `least` pages that are whole in
+// free blocks and not marked purged. The slab's tail, which no block fits, was
+// never touched.
 template <typename Fn>
-void Slab::ForEachDirtyRun(Fn fn) {
+void Slab::ForEachDirtyRun(uint32_t least, Fn fn) {
   const size_t size = ClassSize(size_class);
   const uint64_t* const purged = purged_bits();
   uint32_t block = 0;
@@ -172,24 +226,24 @@ void Slab::ForEachDirtyRun(Fn fn) {
         os::kPageSize);
     while (page < end && (page = FindBit(purged, page, end, false)) != end) {
       const uint32_t end_page = FindBit(purged, page, end, true);
-      fn(page, end_page);
+      if (end_page - page >= least) fn(page, end_page);
       page = end_page;
     }
     block = end_block;
   }
 }
 
-void Slab::UpdatePages() {
+void Slab::UpdatePages(uint32_t least) {
   uint32_t pages = 0;
   ForEachDirtyRun(
-      [&pages](uint32_t first, uint32_t end) { pages += end - first; });
+      least, [&pages](uint32_t first, uint32_t end) { pages += end - first; });
   dirty_pages = static_cast<uint16_t>(pages);
   next_look = static_cast<uint16_t>(blocks - (blocks - free_count) / 2);
 }
 
-void Slab::PurgePages() {
+void Slab::PurgePages(uint32_t least) {
   char* const base = arena.AddressOf(start);
-  ForEachDirtyRun([this, base](uint32_t first, uint32_t end) {
+  ForEachDirtyRun(least, [this, base](uint32_t first, uint32_t end) {
     if (!os::Purge(base + first * os::kPageSize,
                    (end - first) * os::kPageSize)) {
       return;
@@ -203,7 +257,7 @@ void Slab::PurgePages() {
 }
 
 void Slab::ForgetPurged() {
-  next_look = static_cast<uint16_t>((blocks + 1) / 2);
+  next_look = FirstLook(size_class);
   if (purged_pages == 0) return;
   std::fill_n(purged_bits(), PageWordCount(size_class), 0);
   purged_pages = 0;

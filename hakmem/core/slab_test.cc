@@ -173,18 +173,24 @@ TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
     for (uint32_t i = start; i < std::min(start + run, blocks()); ++i) {
       if (live.erase(i) != 0) slab_->Put(Block(i));
     }
-    uint32_t dirty = 0;
-    for (uint32_t page = 0; page < pages; ++page) {
-      if (purged.count(page) == 0 && page_is_free(page)) ++dirty;
+    const uint32_t least = 1 + static_cast<uint32_t>(random()) % 3;
+    std::set<uint32_t> dirty;
+    for (uint32_t page = 0, first = 0; page <= pages; ++page) {
+      if (page < pages && purged.count(page) == 0 && page_is_free(page)) {
+        continue;
+      }
+      if (page - first >= least) {
+        for (; first < page; ++first) dirty.insert(first);
+      }
+      first = page + 1;
     }
-    slab_->UpdatePages();
-    ASSERT_EQ(slab_->dirty_pages, dirty);
+    slab_->UpdatePages(least);
+    ASSERT_EQ(slab_->dirty_pages, dirty.size());
     if (random() % 2 == 0) continue;
-    slab_->PurgePages();
+    slab_->PurgePages(least);
     EXPECT_EQ(slab_->dirty_pages, 0u);
-    for (uint32_t page = 0; page < pages; ++page) {
-      if (!page_is_free(page)) continue;
-      purged.insert(page);
+    purged.merge(dirty);
+    for (const uint32_t page : purged) {
       unsigned char resident = 0;
       ASSERT_EQ(mincore(base_ + page * os::kPageSize, 1, &resident), 0);
       ASSERT_EQ(resident & 1, 0) << "page " << page;
@@ -197,7 +203,7 @@ TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
     }
   }
   slab_->ForgetPurged();
-  slab_->UpdatePages();
+  slab_->UpdatePages(1);
   const size_t touched = blocks() * size();
   EXPECT_EQ(slab_->dirty_pages, (touched + os::kPageSize - 1) / os::kPageSize);
 }

@@ -3,10 +3,14 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <cstring>
+#include <utility>
 
+#include "absl/base/attributes.h"
 #include "absl/base/call_once.h"
 #include "hakmem/core/arena.h"
 #include "hakmem/core/cached_pool.h"
+#include "hakmem/core/parked_bins.h"
 
 namespace hakmem {
 
@@ -17,6 +21,15 @@ constinit NoMagazine no_magazine = {};
 }  // namespace thread_cache_internal
 
 constinit thread_local ThreadCache thread_cache;
+
+namespace {
+
+// So many ended threads may have left their bins at a time. A program that
+// replaces its threads one by one needs few: with 16, four threads at a time
+// with short lives were no faster.
+constexpr uint32_t kMostParked = 4;
+
+}  // namespace
 
 // All caches that are in use, and the counters of those that were.
 class ThreadRegistry {
@@ -51,6 +64,65 @@ class ThreadRegistry {
     }
   }
 
+  void ForEach(void (*fn)(void*, const SiteCache&), void* context) {
+    MutexLock lock(mu_);
+    for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      fn(context, c->site_cache_);
+    }
+  }
+
+  // Moves the bins of a cache to `parked` and keeps that. False, and nothing
+  // moved, when there are enough. Under the lock, which a fork takes: in its
+  // child the blocks are in one place or the other.
+  bool Park(ThreadCache* cache, ParkedBins* parked) {
+    MutexLock lock(mu_);
+    if (parked_count_ == kMostParked) return false;
+    cache->MoveBinsTo(parked);
+    parked->stale = false;
+    parked->next = parked_;
+    parked_ = parked;
+    ++parked_count_;
+    return true;
+  }
+
+  // Gives bins that were parked to a cache that has none; returns their piece
+  // of metadata, for the caller to free, or null when there are none.
+  ParkedBins* Unpark(ThreadCache* cache) {
+    MutexLock lock(mu_);
+    ParkedBins* const parked = parked_;
+    if (parked == nullptr) return nullptr;
+    parked_ = parked->next;
+    --parked_count_;
+    cache->MoveBinsFrom(parked);
+    return parked;
+  }
+
+  // Takes out one that is stale, or any where `which` is kAll; null when there
+  // is none. The others are stale from the end of the search on.
+  ParkedBins* TakeParked(ThreadCache::Parked which) {
+    MutexLock lock(mu_);
+    for (ParkedBins** link = &parked_; *link != nullptr;
+         link = &(*link)->next) {
+      ParkedBins* const parked = *link;
+      if (which == ThreadCache::Parked::kAll || parked->stale) {
+        *link = parked->next;
+        --parked_count_;
+        return parked;
+      }
+    }
+    for (ParkedBins* p = parked_; p != nullptr; p = p->next) p->stale = true;
+    return nullptr;
+  }
+
+  size_t CachedBytes() {
+    MutexLock lock(mu_);
+    size_t bytes = 0;
+    for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      for (SizeClass i = 1; i < kNumBins; ++i) bytes += c->BinBytes(i);
+    }
+    return bytes;
+  }
+
   // Any cache but `own`, or null.
   ThreadCache* Other(const ThreadCache* own) {
     MutexLock lock(mu_);
@@ -62,6 +134,8 @@ class ThreadRegistry {
  private:
   Mutex mu_;
   ThreadCache* first_ ABSL_GUARDED_BY(mu_) = nullptr;
+  ParkedBins* parked_ ABSL_GUARDED_BY(mu_) = nullptr;
+  uint32_t parked_count_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<CacheCounters, kPools> ended_ ABSL_GUARDED_BY(mu_);
 };
 
@@ -75,6 +149,21 @@ pthread_key_t exit_key;
 bool exit_key_made = false;
 
 void** const kNoSlots = thread_cache_internal::no_magazine.slots;
+
+// A stock has this many blocks at most, or fewer of so many bytes. It is filled
+// at each such number of allocations, some 50 ns.
+constexpr size_t kStockBlocks = 126;
+constexpr size_t kStockBytes = 16 << 10;
+
+constexpr uint32_t StockCapacity(SizeClass size_class) {
+  return static_cast<uint32_t>(
+      std::min(kStockBlocks, kStockBytes / ClassSize(size_class)));
+}
+static_assert(StockCapacity(kLastTinyClass) > 1);
+
+// A program may go round with a few blocks, and fill stocks with these few. The
+// stock gets more of them after so many times.
+constexpr uint32_t kShortFills = 16;
 
 }  // namespace
 
@@ -105,6 +194,9 @@ bool ThreadCache::Activate() {
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
+  if (ParkedBins* const parked = registry.Unpark(this)) {
+    arena.metadata().Free(parked, kParkedBinsBytes);
+  }
   const bool will_be_told = [this] {
     const Mutex::ThreadSetUp scope;
     return pthread_setspecific(exit_key, this) == 0;
@@ -127,7 +219,75 @@ bool ThreadCache::MakeExitKey() {
 // by the locked pools: there may be no further round of destructors that could
 // flush a cache again.
 void ThreadCache::OnThreadExit(void* cache) {
+  static_cast<ThreadCache*>(cache)->Park();
   static_cast<ThreadCache*>(cache)->Retire();
+}
+
+// Leaves the bins to the next new thread.
+void ThreadCache::Park() {
+  state_ = State::kUncached;
+  FlushStocks();
+  void* const memory = arena.metadata().Allocate(kParkedBinsBytes);
+  if (memory == nullptr) return;
+  if (!registry.Park(this, static_cast<ParkedBins*>(memory))) {
+    arena.metadata().Free(memory, kParkedBinsBytes);
+  }
+}
+
+void ThreadCache::MoveBinsTo(ParkedBins* parked) {
+  parked->pools = pools_;
+  parked->bins = {};
+  for (CachedPool* pool : std::exchange(pools_, {})) {
+    if (pool == nullptr) continue;
+    const PoolGeometry& geometry = pool->geometry();
+    std::atomic<uint64_t>& unloaded = counters_[geometry.index].blocks_unloaded;
+    for (SizeClass number = 0; number < geometry.bins(); ++number) {
+      const SizeClass c = geometry.ClassOfBin(number);
+      Bin& bin = bins_[c];
+      if (bin.capacity == 0) continue;
+      Magazine* const current = Close(c);
+      Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
+      for (const Magazine* magazine : {current, previous}) {
+        if (magazine != nullptr) CacheCounters::Add(unloaded, magazine->count);
+      }
+      bin.forced = 0;  // counts as any cache's, from now on
+      bin.drawn = false;
+      parked->bins[c] = {.current = current,
+                         .previous = previous,
+                         .capacity = std::exchange(bin.capacity, 0)};
+      bin.current.store(nullptr, std::memory_order_release);
+      bin.previous.store(nullptr, std::memory_order_release);
+    }
+  }
+}
+
+void ThreadCache::MoveBinsFrom(const ParkedBins* parked) {
+  pools_ = parked->pools;
+  for (CachedPool* pool : pools_) {
+    if (pool == nullptr) continue;
+    const PoolGeometry& geometry = pool->geometry();
+    std::atomic<uint64_t>& loaded = counters_[geometry.index].blocks_loaded;
+    for (SizeClass number = 0; number < geometry.bins(); ++number) {
+      const SizeClass c = geometry.ClassOfBin(number);
+      const ParkedBins::Bin& from = parked->bins[c];
+      if (from.capacity == 0) continue;
+      for (const Magazine* magazine : {from.current, from.previous}) {
+        if (magazine != nullptr) CacheCounters::Add(loaded, magazine->count);
+      }
+      bins_[c].capacity = from.capacity;
+      bins_[c].previous.store(from.previous, std::memory_order_release);
+      if (from.current != nullptr) Open(c, from.current, from.capacity);
+    }
+  }
+}
+
+void ThreadCache::FlushParked(Parked which) {
+  while (ParkedBins* const parked = registry.TakeParked(which)) {
+    for (CachedPool* pool : parked->pools) {
+      if (pool != nullptr) pool->FlushParked(*parked);
+    }
+    arena.metadata().Free(parked, kParkedBinsBytes);
+  }
 }
 
 CachedPool* ThreadCache::PoolOf(SizeClass size_class) const {
@@ -142,6 +302,7 @@ void ThreadCache::FlushBins() {
   // (see mutex.cc), and that call must not open a bin that is being given up.
   const State state = state_;
   if (state == State::kActive) state_ = State::kBusy;
+  FlushStocks();
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Flush(*this);
   }
@@ -149,16 +310,107 @@ void ThreadCache::FlushBins() {
   state_ = state;
 }
 
-void ThreadCache::FlushIdleBins() {
+uint32_t ThreadCache::FillStock(SizeClass size_class, uint64_t most) {
+  if (state_ != State::kActive) return 0;
+  const Magazine* const from =
+      bins_[size_class].current.load(std::memory_order_relaxed);
+  void** const top = top_[size_class];
+  if (from == nullptr || top == kNoSlots) return 0;
+  const uint32_t capacity = StockCapacity(size_class);
+  std::atomic<Magazine*>& own = stocks_[size_class].magazine;
+  Magazine* magazine = own.load(std::memory_order_relaxed);
+  if (magazine == nullptr) {
+    magazine = magazine_store.Get(MagazineFamilyFor(capacity));
+    if (magazine == nullptr) return 0;
+    cache_budget.Force(capacity * ClassSize(size_class));
+    own.store(magazine, std::memory_order_relaxed);
+  }
+  const auto there = static_cast<uint64_t>(top - from->slots);
+  auto count =
+      static_cast<uint32_t>(std::min({most, there, uint64_t{capacity}}));
+  if (count == 0) return 0;
+  std::memcpy(magazine->slots, top - count, count * sizeof(void*));
+  // A block is in one place at most: invariant 3.
+  std::atomic_thread_fence(std::memory_order_release);
+  top_[size_class] = top - count;
+  if (count < capacity / 2 && count < most &&
+      ++stocks_[size_class].short_fills == kShortFills) {
+    stocks_[size_class].short_fills = 0;
+    const auto wanted =
+        static_cast<uint32_t>(std::min(most, uint64_t{capacity}));
+    // A pool's lock may allocate: that call is not to find a stock half done.
+    state_ = State::kBusy;
+    count +=
+        PoolOf(size_class)
+            ->backend()
+            .AllocateBatch(size_class, magazine->slots + count, wanted - count);
+    state_ = State::kActive;
+  }
+  std::atomic_thread_fence(std::memory_order_release);
+  top_[StockOf(size_class)] = magazine->slots + count;
+  return count;
+}
+
+void ThreadCache::FlushStock(SizeClass size_class) {
+  std::atomic<Magazine*>& own = stocks_[size_class].magazine;
+  Magazine* const magazine = own.load(std::memory_order_relaxed);
+  if (magazine == nullptr) return;
+  void** const top = top_[StockOf(size_class)];
+  top_[StockOf(size_class)] = kNoSlots;
+  own.store(nullptr, std::memory_order_relaxed);
+  if (top != kNoSlots && top != magazine->slots) {
+    const auto count = static_cast<uint32_t>(top - magazine->slots);
+    PoolOf(size_class)->backend().FreeBatch(size_class, magazine->slots, count);
+    sampler_.TakeBack(size_class, count);
+  }
+  cache_budget.Return(StockCapacity(size_class) * ClassSize(size_class));
+  magazine_store.Put(magazine);
+}
+
+void ThreadCache::FlushStocks() {
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) FlushStock(c);
+}
+
+void ThreadCache::TrimBins() {
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
+    void** const top = top_[StockOf(c)];
+    if (std::exchange(stocks_[c].last_top, top) == top) FlushStock(c);
+  }
   for (CachedPool* pool : pools_) {
-    if (pool != nullptr) pool->FlushIdleBins(*this);
+    if (pool != nullptr) pool->Trim(*this);
   }
 }
 
 void ThreadCache::Retire() {
   state_ = State::kUncached;
+  site_cache_.Retire();
   FlushBins();
   registry.Remove(this);
+}
+
+// Reads what another thread writes, which may be in the middle of it: a count
+// that is none is left out. Magazines' memory stays mapped (Metadata), so
+// reading one that has gone elsewhere is reading some number.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD size_t
+ThreadCache::BinBytes(SizeClass size_class) const {
+  const Bin& bin = bins_[size_class];
+  size_t blocks = 0;
+  if (const Magazine* const current =
+          bin.current.load(std::memory_order_acquire)) {
+    void** const* const top_address = &top_[size_class];
+    void** const top = *const_cast<void** const volatile*>(top_address);
+    const auto count = static_cast<size_t>(top - current->slots);
+    if (top == kNoSlots) {
+      blocks += *const_cast<const volatile uint16_t*>(&current->count);
+    } else if (count <= MagazineCapacity(kMagazineFamilies - 1)) {
+      blocks += count;
+    }
+  }
+  if (const Magazine* const previous =
+          bin.previous.load(std::memory_order_acquire)) {
+    blocks += *const_cast<const volatile uint16_t*>(&previous->count);
+  }
+  return blocks * ClassSize(size_class);
 }
 
 Magazine* ThreadCache::Close(SizeClass size_class) {
@@ -191,6 +443,12 @@ void ThreadCache::AdoptOrphans() {
 void ThreadCache::SumCounters(uint32_t pool, CacheCounters& sum) {
   registry.Sum(pool, sum);
 }
+
+void ThreadCache::ForEachSiteCache(void (*fn)(void*, const SiteCache&),
+                                   void* context) {
+  registry.ForEach(fn, context);
+}
+size_t ThreadCache::CachedBytes() { return registry.CachedBytes(); }
 
 Mutex& ThreadCache::registry_mutex() { return registry.mutex(); }
 

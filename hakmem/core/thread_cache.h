@@ -21,11 +21,14 @@
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/pool_geometry.h"
+#include "hakmem/core/sampler.h"
+#include "hakmem/core/site_cache.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
 
 class CachedPool;
+struct ParkedBins;
 
 namespace thread_cache_internal {
 
@@ -63,13 +66,13 @@ struct CacheCounters {
 //  2. limit[c] - top[c] is the room in the current magazine.
 //  3. A magazine is taken out of its bin before it is put anywhere else, and a
 //     slot is written before top includes it.
-//  4. Class 0 is always empty and always full: so is everything that has to see
-//     a free.
+//  4. Class 0 is always empty and always full, and so are the doors of tracked
+//     classes: so is everything that has to see a free.
 class ThreadCache {
  public:
   enum class State : uint8_t {
     kNew,      // registered nowhere
-    kActive,   // has bins; will be flushed at the thread's end
+    kActive,   // has bins; will be parked or flushed at the thread's end
     kBusy,     // active, and inside a slow path
     kUncached  // is ending, or cannot be told when it ends: has no bins
   };
@@ -80,7 +83,9 @@ class ThreadCache {
     uint32_t capacity = 0;      // blocks a magazine; 0 until it is first used
     uint32_t misses = 0;        // since it last grew
     uint32_t swaps = 0;         // since it last grew
+    uint32_t forced = 0;        // bytes that it may hold without a budget
     void** last_top = nullptr;  // when IsIdle() was last asked
+    bool drawn = false;         // current ran empty since it was last trimmed
   };
 
   constexpr ThreadCache();
@@ -145,6 +150,65 @@ class ThreadCache {
   Bin& bin(SizeClass size_class) { return bins_[size_class]; }
   CacheCounters& counters(uint32_t pool) { return counters_[pool]; }
 
+  // Whether this thread may keep things until its end, when they are taken from
+  // it.
+  bool MayKeep() {
+    if (state_ != State::kActive) {
+      const Use use(*this);
+      return use.granted();
+    }
+    return true;
+  }
+
+  SiteCache& site_cache() { return site_cache_; }
+
+  // Which site the plain allocations of this thread belong to: none, one, each
+  // its caller's, or some of them their stack's. While all belong to any, the
+  // size table leads to class 0, so that PopSmall() fails and the slow path
+  // sees them all; while some do, it leads to the stocks.
+  static constexpr uint32_t kByCaller = kNoSite + 1;
+  static constexpr uint32_t kBySample = kNoSite + 2;
+  static constexpr uint32_t kNotMarked = kNoSite + 3;
+  static constexpr uint32_t kMarkNotKnown = kNoSite + 4;  // not asked yet
+  uint32_t mark() const { return mark_; }
+  void SetMark(uint32_t mark) {
+    const size_class_internal::SmallTable& table =
+        mark <= kByCaller   ? size_class_internal::kEmptySmallTable
+        : mark == kBySample ? size_class_internal::kSmallStockTable
+                            : size_class_internal::kSmallTable;
+    if (small_table_[0] != table[0]) small_table_ = table;
+    mark_ = mark;
+  }
+
+  // Which allocations are samples, while the mark is kBySample.
+  Sampler& sampler() { return sampler_; }
+
+  // Moves blocks of a class, at most kLastTinyClass, from its bin to its stock,
+  // which is empty: `most` at most. Says how many.
+  //
+  // A stock is what PopSmall() takes from while samples are taken, and Push()
+  // does not give to: so it is gone after as many allocations as it has blocks,
+  // however many frees come between, and the slow path has counted them. A
+  // bin's own magazines are empty when blocks are short of, which is with those
+  // who free at once, and the others would never be seen there.
+  uint32_t FillStock(SizeClass size_class, uint64_t most);
+
+  // This thread's copy of the arena's view: see view_.
+  const ArenaView& view() const { return view_; }
+
+  // Calls fn(context, cache) for the site caches of all threads. Under the
+  // registry's lock.
+  static void ForEachSiteCache(void (*fn)(void* context,
+                                          const SiteCache& cache),
+                               void* context);
+
+  // What a thread may hold whatever the others hold, in bytes: 1,000 threads
+  // that have cached once and wait for ever are not to hold much.
+  static constexpr size_t kMostForced = 8 << 10;
+
+  // Bytes that bins hold without a budget.
+  size_t& forced() { return forced_; }
+
   // Notes that `pool` has bins here.
   void Join(CachedPool* pool, uint32_t index) { pools_[index] = pool; }
 
@@ -166,19 +230,36 @@ class ThreadCache {
     return std::exchange(work_, work_ + bytes);
   }
 
-  // Whether the bin stands where it stood when this was last asked: a bin in
-  // use is there by chance only. Not for a bin that is closed.
-  bool IsIdle(SizeClass size_class) {
-    void** const top = top_[size_class];
-    void** const last = std::exchange(bins_[size_class].last_top, top);
-    return top == last &&
-           bins_[size_class].current.load(std::memory_order_relaxed) !=
-               nullptr &&
-           limit_[size_class] != thread_cache_internal::no_magazine.slots;
+  // Counts bytes of blocks that the program is about to get, for Arena::work().
+  void CountLoaded(size_t bytes) {
+    constexpr size_t kStep = 256 << 10;  // so that threads rarely meet there
+    loaded_ += bytes;
+    if (loaded_ < kStep) return;
+    arena.CountWork(std::exchange(loaded_, 0));
   }
 
-  // Gives up the bins that stand where they stood at the last call.
-  void FlushIdleBins();
+  // Whether the bin stands where it stood when this was last asked: a bin in
+  // use is there by chance only.
+  bool IsIdle(SizeClass size_class) {
+    void** const top = top_[size_class];
+    return std::exchange(bins_[size_class].last_top, top) == top;
+  }
+
+  // Whether the bin has a magazine on the fast path.
+  bool IsOpen(SizeClass size_class) const {
+    return limit_[size_class] != thread_cache_internal::no_magazine.slots;
+  }
+
+  // Gives up the bins that stand where they stood at the last call, and of the
+  // others the blocks that nobody took since then.
+  void TrimBins();
+
+  // Whether `period` milliseconds have passed since this was last true.
+  bool TrimIsDue(int64_t period, int64_t now) {
+    if (now - trimmed_at_ < period) return false;
+    trimmed_at_ = now;
+    return true;
+  }
 
   // Gives the blocks of all bins back to their pools. The bins start anew.
   void FlushBins();
@@ -186,12 +267,21 @@ class ThreadCache {
   // FlushBins(), and no bins again.
   void Retire();
 
+  // Gives the blocks back that ended threads have left to new ones: all, or
+  // what was left before the last call and is there still.
+  enum class Parked : uint8_t { kAll, kStale };
+  static void FlushParked(Parked which);
+
   // In the child of a fork: takes the blocks of all other threads over. Their
   // threads do not exist here.
   static void AdoptOrphans();
 
   // The sums over all threads, those that have ended included.
   static void SumCounters(uint32_t pool, CacheCounters& sum);
+
+  // Bytes of the blocks that all threads have cached. Of threads that go on
+  // meanwhile, of about now.
+  static size_t CachedBytes();
 
   static Mutex& registry_mutex();
 
@@ -202,40 +292,65 @@ class ThreadCache {
   static bool MakeExitKey();
 
  private:
-  template <size_t... kClass>
-  explicit constexpr ThreadCache(std::index_sequence<kClass...>);
+  template <size_t... kTop, size_t... kLimit>
+  constexpr ThreadCache(std::index_sequence<kTop...>,
+                        std::index_sequence<kLimit...>);
 
+  size_t BinBytes(SizeClass size_class) const;
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
+  void Park();
+  void MoveBinsTo(ParkedBins* parked);
+  void MoveBinsFrom(const ParkedBins* parked);
   static void OnThreadExit(void* cache);
 
   // What the fast paths read stands together, so that they need one base
   // register: also this thread's own copies of the size table and of the
   // arena's view, which is empty before the thread is active.
-  std::array<void**, kNumClasses> top_;
-  std::array<void**, kNumClasses> limit_;
+  std::array<void**, kNumTops> top_;
+  std::array<void**, kNumMapValues> limit_;
   ArenaView view_;
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
 
+  // What a stock's blocks are in, and where its top was when it was last asked.
+  struct Stock {
+    std::atomic<Magazine*> magazine{nullptr};
+    void** last_top = nullptr;
+    uint32_t short_fills = 0;  // since it was last topped up
+  };
+
+  void FlushStock(SizeClass size_class);
+  void FlushStocks();
+
+  uint32_t mark_ = kMarkNotKnown;
+  Sampler sampler_;
+  std::array<Stock, kLastTinyClass + 1> stocks_;
+  SiteCache site_cache_;
+
   State state_ = State::kNew;
   uint64_t work_ = 0;
+  int64_t trimmed_at_ = 0;
+  size_t forced_ = 0;
+  size_t loaded_ = 0;
   std::array<CachedPool*, kPools> pools_{};
   ThreadCache* next_ = nullptr;
   ThreadCache* previous_ = nullptr;
-  std::array<Bin, kNumClasses> bins_;
+  std::array<Bin, kNumBins> bins_;
   std::array<CacheCounters, kPools> counters_;
 
   friend class ThreadRegistry;
 };
 
-template <size_t... kClass>
-constexpr ThreadCache::ThreadCache(std::index_sequence<kClass...>)
-    : top_{((void)kClass, thread_cache_internal::no_magazine.slots)...},
-      limit_{((void)kClass, thread_cache_internal::no_magazine.slots)...} {}
+template <size_t... kTop, size_t... kLimit>
+constexpr ThreadCache::ThreadCache(std::index_sequence<kTop...>,
+                                   std::index_sequence<kLimit...>)
+    : top_{((void)kTop, thread_cache_internal::no_magazine.slots)...},
+      limit_{((void)kLimit, thread_cache_internal::no_magazine.slots)...} {}
 
 constexpr ThreadCache::ThreadCache()
-    : ThreadCache(std::make_index_sequence<kNumClasses>()) {}
+    : ThreadCache(std::make_index_sequence<kNumTops>(),
+                  std::make_index_sequence<kNumMapValues>()) {}
 
 // The calling thread's. Initial-exec: hakmem is linked or preloaded, so its
 // thread-local storage is there from the start, and reaching it takes no call.

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <latch>
 #include <set>
 #include <thread>
 #include <vector>
@@ -50,6 +51,7 @@ void Free(void* block) {
 // Bytes of slabs that are left once all that waits for reuse has gone.
 size_t SlabBytes() {
   thread_cache.FlushBins();
+  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
   cached_pool.DrainDepots();
   locked_pool.ReleaseEmptySlabs();
   return arena.GetStats().slab_bytes;
@@ -114,6 +116,72 @@ TEST_F(ThreadCacheTest, AnEndingThreadGivesItsBlocksBack) {
       EXPECT_TRUE(blocks.insert(Allocate()).second);
   });
   for (void* const block : blocks) Free(block);
+}
+
+uint64_t Refills() {
+  CacheCounters counters;
+  ThreadCache::SumCounters(0, counters);
+  return counters.refills;
+}
+
+// Allocates this many blocks on a thread that ends, and frees them there.
+std::set<void*> UseOnThread(int count) {
+  std::set<void*> blocks;
+  OnThread([&blocks, count] {
+    for (int i = 0; i < count; ++i) {
+      EXPECT_TRUE(blocks.insert(Allocate()).second);
+    }
+    for (void* const block : blocks) Free(block);
+  });
+  return blocks;
+}
+
+TEST_F(ThreadCacheTest, ANewThreadHasWhatAnEndedOneLeft) {
+  const std::set<void*> left = UseOnThread(100);
+  const uint64_t refills = Refills();
+  const std::set<void*> found = UseOnThread(100);
+  EXPECT_EQ(found, left);
+  EXPECT_EQ(Refills(), refills);
+}
+
+// A thread whose first call is a free finds room in what another left.
+TEST_F(ThreadCacheTest, TheFirstCallOfTheNewThreadMayBeAFree) {
+  UseOnThread(3);
+  void* const block = Allocate();
+  OnThread([block] {
+    Free(block);
+    EXPECT_EQ(thread_cache.Pop(kClass), block);
+    Free(block);
+  });
+}
+
+TEST_F(ThreadCacheTest, WhatNobodyTakesOverGoesBack) {
+  UseOnThread(100);
+  EXPECT_GT(cache_budget.used(), 0);
+  ThreadCache::FlushParked(ThreadCache::Parked::kStale);
+  EXPECT_GT(cache_budget.used(), 0) << "it has just been left";
+  ThreadCache::FlushParked(ThreadCache::Parked::kStale);
+  cached_pool.DrainDepots();
+  EXPECT_EQ(cache_budget.used(), 0);
+}
+
+// Of many threads that end at once, most give their blocks back.
+TEST_F(ThreadCacheTest, OnlySomeAreLeft) {
+  constexpr int kThreads = 12;
+  std::latch all_have_bins(kThreads);
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&all_have_bins] {
+      Free(Allocate());
+      all_have_bins.arrive_and_wait();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  cached_pool.DrainDepots();
+  const auto one =
+      static_cast<int64_t>(kGeometry.first_capacity * ClassSize(kClass));
+  EXPECT_GE(cache_budget.used(), one);
+  EXPECT_LE(cache_budget.used(), 4 * one);
 }
 
 // A destructor of a key that was made before the cache's runs before it, one

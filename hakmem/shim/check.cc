@@ -19,10 +19,10 @@ namespace hakmem::heap {
 namespace {
 
 bool IsFreeInSlab(SizeClass size_class, const void* block) {
-  if (size_class <= kLastTinyClass)
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass)
     return tiny_pool.backend().IsFree(size_class, block);
-  if (size_class <= kLastL2Class)
-    return l2_pool.backend().IsFree(size_class, block);
+  if (plain <= kLastL2Class) return l2_pool.backend().IsFree(size_class, block);
   return l25_pool.backend().IsFree(size_class, block);
 }
 
@@ -57,7 +57,9 @@ void CheckSize(const void* block, size_t size, size_t alignment) {
   const SizeClass size_class = arena.ClassOf(block);
   // Any block may be a run of its own where its class had none left.
   const bool fits = size_class != kNoClass
-                        ? size_class == ClassFor(size, alignment)
+                        ? size_class == (IsTwin(size_class)
+                                             ? TwinOf(ClassFor(size, alignment))
+                                             : ClassFor(size, alignment))
                         : size <= usable && usable - size <= kGranuleSize;
   if (!fits) DieOfSize(block, size, usable);
 }

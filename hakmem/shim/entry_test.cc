@@ -56,7 +56,7 @@ bool IsAligned(const void* block, size_t alignment) {
 
 // What the program holds, blocks in caches apart: they are counted as held.
 void ExpectFreed(const hak_stats& before) {
-  hak_release_memory();
+  hak_release_memory(0);
   const hak_stats after = Stats();
   EXPECT_LE(after.slab_bytes, before.slab_bytes + 2 * kMiB);
   EXPECT_EQ(after.large_bytes, before.large_bytes);
@@ -65,7 +65,7 @@ void ExpectFreed(const hak_stats& before) {
 
 // Each function that frees, often enough for a leak to show.
 TEST(FreeTest, EveryFreeGivesTheBlockBack) {
-  hak_release_memory();
+  hak_release_memory(0);
   const hak_stats before = Stats();
   for (const size_t size : kSizes) {
     for (int i = 0; i < 300; ++i) {
@@ -103,7 +103,7 @@ TEST(FreeTest, NullIsIgnored) {
 }
 
 TEST(LibcNamesTest, AreOfTheSameHeap) {
-  hak_release_memory();
+  hak_release_memory(0);
   const hak_stats before = Stats();
   for (const size_t size : kSizes) {
     for (int i = 0; i < 100; ++i) {
@@ -212,7 +212,7 @@ void ExpectConsistent(const struct mallinfo2& info) {
 TEST(MallinfoTest, CountsWhatIsInUse) {
   constexpr size_t kSize = 3000;
   constexpr size_t kCount = 8000;
-  hak_release_memory();
+  hak_release_memory(0);
   const struct mallinfo2 before = mallinfo2();
   ExpectConsistent(before);
   EXPECT_GT(before.uordblks, 0u);
@@ -224,13 +224,13 @@ TEST(MallinfoTest, CountsWhatIsInUse) {
   EXPECT_LE(full.uordblks, before.uordblks + kCount * kSize * 3 / 2);
   // Every other block: slabs stay, their blocks are free.
   for (size_t i = 0; i < kCount; i += 2) free(blocks[i]);
-  hak_release_memory();
+  hak_release_memory(0);
   const struct mallinfo2 half = mallinfo2();
   ExpectConsistent(half);
   EXPECT_LE(half.uordblks + kCount * kSize * 2 / 5, full.uordblks);
   EXPECT_GE(half.fordblks, kCount * kSize * 2 / 5);
   for (size_t i = 1; i < kCount; i += 2) free(blocks[i]);
-  hak_release_memory();
+  hak_release_memory(0);
   const struct mallinfo2 after = mallinfo2();
   ExpectConsistent(after);
   EXPECT_LE(after.uordblks, before.uordblks + kMiB);
@@ -290,7 +290,7 @@ TEST(TrimTest, KeepsAsMuchAsItIsTold) {
   EXPECT_GE(kept, 3 * kMiB);
   EXPECT_EQ(malloc_trim(4 * kMiB), 0);
   EXPECT_EQ(malloc_trim(SIZE_MAX), 0);
-  EXPECT_EQ(hak_release_memory(), kept);
+  EXPECT_EQ(hak_release_memory(0), kept);
 }
 
 TEST(MallocInfoTest, WritesADocument) {
@@ -343,12 +343,15 @@ TEST(MallocStatsTest, WritesLinesWithoutAllocating) {
   const std::string text = testing::internal::GetCapturedStderr();
   EXPECT_EQ(before.uordblks, after.uordblks);
   EXPECT_THAT(text,
-              testing::MatchesRegex("hakmem: system bytes = [0-9]+\n"
+              testing::MatchesRegex("hakmem: mapped bytes = [0-9]+\n"
                                     "hakmem: in use bytes = [0-9]+\n"
-                                    "hakmem: free block bytes = [0-9]+\n"
+                                    "hakmem: thread cache bytes = [0-9]+\n"
+                                    "hakmem: depot bytes = [0-9]+\n"
+                                    "hakmem: slab free bytes = [0-9]+\n"
+                                    "hakmem: slab tail bytes = [0-9]+\n"
                                     "hakmem: free run bytes = [0-9]+\n"
-                                    "hakmem: direct mappings = 0\n"
-                                    "hakmem: direct mapping bytes = 0\n"));
+                                    "hakmem: table bytes = [0-9]+\n"
+                                    "hakmem: resident bytes = [0-9]+\n"));
   EXPECT_NE(text.find("in use bytes = " + std::to_string(after.uordblks)),
             std::string::npos);
   free(block);

@@ -263,7 +263,7 @@ constinit Workload workload(20260501);
   plan.count = 0;
   workload.Run(steps, false);
   workload.FreeAll();
-  hak_release_memory();
+  hak_release_memory(0);
   hak_stats stats;
   CHECK(hak_stats_get(&stats, sizeof(stats)) == 0);
   CHECK(stats.slab_bytes == 0);

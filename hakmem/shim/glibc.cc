@@ -19,48 +19,28 @@
 #include "hakmem/core/report.h"
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/usage.h"
 
 namespace heap = hakmem::heap;
 
 namespace {
-
-// What the arena and the direct mappings hold, in bytes, in the words of
-// mallinfo(3). Read while other threads go on, so not all of one instant.
-struct Usage {
-  size_t arena;        // in_use + free_blocks + free_runs
-  size_t in_use;       // blocks the program has, and those that caches hold
-  size_t free_blocks;  // waiting in their slabs
-  size_t free_runs;    // free granules that the system still backs
-  size_t direct;
-  size_t direct_count;
-};
-
-Usage GetUsage() {
-  const hakmem::Arena::Stats stats = hakmem::arena.GetStats();
-  Usage usage;
-  usage.free_blocks = std::min(heap::FreeBlockBytes(), stats.slab_bytes);
-  usage.in_use = stats.slab_bytes - usage.free_blocks + stats.large_bytes;
-  usage.free_runs = stats.dirty_bytes;
-  usage.arena = usage.in_use + usage.free_blocks + usage.free_runs;
-  usage.direct = hakmem::direct_mappings.mapped_bytes();
-  usage.direct_count = hakmem::direct_mappings.count();
-  return usage;
-}
 
 // For the fields of mallinfo(), which are too narrow: glibc's wrap around.
 int Clip(size_t value) {
   return static_cast<int>(std::min<size_t>(value, INT_MAX));
 }
 
+// In the words of mallinfo(3): what is cached counts as free, what the system
+// does not back counts as not there.
 struct mallinfo2 Mallinfo2() {
-  const Usage usage = GetUsage();
+  const heap::Usage usage = heap::GetUsage();
   struct mallinfo2 info = {};
-  info.arena = usage.arena;
+  info.arena = usage.slabs + usage.large + usage.free_dirty;
   info.hblks = usage.direct_count;
   info.hblkhd = usage.direct;
-  info.uordblks = usage.in_use;
-  info.fordblks = usage.free_blocks + usage.free_runs;
-  info.keepcost = usage.free_runs;
+  info.uordblks = usage.small_live + usage.large;
+  info.fordblks = info.arena - info.uordblks;
+  info.keepcost = usage.free_dirty;
   return info;
 }
 
@@ -130,17 +110,20 @@ HAKMEM_EXPORT struct mallinfo __libc_mallinfo(void) noexcept {
 
 // malloc_stats(3): lines on stderr. Allocates nothing.
 HAKMEM_EXPORT void malloc_stats(void) noexcept {
-  const Usage usage = GetUsage();
+  const heap::Usage usage = heap::GetUsage();
   const auto write = [](std::string_view what, size_t bytes) {
     hakmem::Line line;
     line.Text(what).Number(bytes).Write();
   };
-  write("system bytes = ", usage.arena + usage.direct);
-  write("in use bytes = ", usage.in_use + usage.direct);
-  write("free block bytes = ", usage.free_blocks);
+  write("mapped bytes = ", usage.mapped);
+  write("in use bytes = ", usage.live());
+  write("thread cache bytes = ", usage.thread_cached);
+  write("depot bytes = ", usage.depot_cached);
+  write("slab free bytes = ", usage.slab_free);
+  write("slab tail bytes = ", usage.slab_tails);
   write("free run bytes = ", usage.free_runs);
-  write("direct mappings = ", usage.direct_count);
-  write("direct mapping bytes = ", usage.direct);
+  write("table bytes = ", usage.tables);
+  write("resident bytes = ", heap::GetResidency().total());
 }
 
 // malloc_info(3): an XML document on `stream`. Returns 0, or -1 with errno set:
@@ -150,27 +133,40 @@ HAKMEM_EXPORT int malloc_info(int options, FILE* stream) noexcept {
     errno = EINVAL;
     return -1;
   }
-  const Usage usage = GetUsage();
-  const hakmem::Arena::Stats stats = hakmem::arena.GetStats();
+  const heap::Usage usage = heap::GetUsage();
+  const heap::Residency resident = heap::GetResidency();
   const int written = std::fprintf(
       stream,
       "<malloc version=\"hakmem-1\">\n"
       "<heap nr=\"0\" stage=\"%s\">\n"
+      "<total type=\"live\" size=\"%zu\"/>\n"
+      "<total type=\"thread-caches\" size=\"%zu\"/>\n"
+      "<total type=\"depots\" size=\"%zu\"/>\n"
+      "<total type=\"slab-free\" size=\"%zu\"/>\n"
+      "<total type=\"slab-tails\" size=\"%zu\"/>\n"
+      "<total type=\"free-runs\" size=\"%zu\"/>\n"
+      "<total type=\"tables\" size=\"%zu\"/>\n"
+      "</heap>\n"
+      "<resident type=\"slabs\" size=\"%zu\"/>\n"
+      "<resident type=\"large\" size=\"%zu\"/>\n"
+      "<resident type=\"mmap\" size=\"%zu\"/>\n"
+      "<resident type=\"free-runs\" size=\"%zu\"/>\n"
+      "<resident type=\"tables\" size=\"%zu\"/>\n"
+      "<resident type=\"total\" size=\"%zu\"/>\n"
       "<total type=\"slabs\" size=\"%zu\"/>\n"
       "<total type=\"large\" size=\"%zu\"/>\n"
-      "<total type=\"free-blocks\" size=\"%zu\"/>\n"
-      "<total type=\"free-runs\" size=\"%zu\"/>\n"
-      "</heap>\n"
       "<total type=\"mmap\" count=\"%zu\" size=\"%zu\"/>\n"
       "<system type=\"current\" size=\"%zu\"/>\n"
       "<aspace type=\"total\" size=\"%zu\"/>\n"
       "<aspace type=\"mprotect\" size=\"%zu\"/>\n"
       "<metadata size=\"%zu\"/>\n"
       "</malloc>\n",
-      heap::StageName(), stats.slab_bytes, stats.large_bytes, usage.free_blocks,
-      usage.free_runs, usage.direct_count, usage.direct,
-      usage.arena + usage.direct, stats.reserved_bytes, stats.committed_bytes,
-      stats.metadata_bytes);
+      heap::StageName(), usage.live(), usage.thread_cached, usage.depot_cached,
+      usage.slab_free, usage.slab_tails, usage.free_runs, usage.tables,
+      resident.slabs, resident.large, resident.direct, resident.free_runs,
+      resident.tables, resident.total(), usage.slabs, usage.large,
+      usage.direct_count, usage.direct, usage.mapped, usage.reserved,
+      usage.committed, usage.metadata);
   return written < 0 ? -1 : 0;
 }
 

@@ -6,12 +6,16 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 
+#include "hakmem/shim/background.h"
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/profile_output.h"
+#include "hakmem/shim/site_report.h"
+#include "hakmem/shim/usage.h"
 
-using hakmem::arena;
 namespace heap = hakmem::heap;
 
 namespace {
@@ -21,6 +25,12 @@ namespace {
 [[gnu::constructor(101)]] void AtLoad() {
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
+  hakmem::ReportAtExit();
+  heap::ShowHeap();
+  hakmem::PrepareProfiles();
+  if (hakmem::arena.EnsureReady() && hakmem::arena.options().background != 0) {
+    heap::StartBackground();
+  }
 }
 
 }  // namespace
@@ -29,17 +39,12 @@ extern "C" {
 
 HAKMEM_EXPORT void* hak_alloc(size_t size) { return heap::Allocate(size); }
 
-HAKMEM_EXPORT void* hak_alloc_at(size_t size,
-                                 [[maybe_unused]] uintptr_t site_id) {
-  return heap::Allocate(size);
-}
-
 HAKMEM_EXPORT void* hak_calloc(size_t count, size_t size) {
-  return heap::AllocateZeroed(count, size);
+  return heap::AllocateZeroed(count, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* hak_realloc(void* ptr, size_t size) {
-  return heap::Reallocate(ptr, size);
+  return heap::Reallocate(ptr, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* hak_aligned_alloc(size_t alignment, size_t size) {
@@ -47,20 +52,22 @@ HAKMEM_EXPORT void* hak_aligned_alloc(size_t alignment, size_t size) {
     errno = EINVAL;
     return nullptr;
   }
-  return heap::AllocateAligned(alignment, size);
+  return heap::AllocateAligned(alignment, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void hak_free(void* ptr) { heap::Free(ptr); }
-
-HAKMEM_EXPORT void hak_free_at(void* ptr, [[maybe_unused]] uintptr_t site_id) {
-  heap::Free(ptr);
-}
 
 HAKMEM_EXPORT size_t hak_usable_size(const void* ptr) {
   return heap::UsableSize(ptr);
 }
 
-HAKMEM_EXPORT size_t hak_release_memory(void) { return heap::Release(0); }
+HAKMEM_EXPORT size_t hak_release_memory(size_t bytes) {
+  return bytes == 0 ? heap::Release(0) : heap::ReleaseAtLeast(bytes);
+}
+
+HAKMEM_EXPORT int hak_background_start(void) { return heap::StartBackground(); }
+
+HAKMEM_EXPORT void hak_background_stop(void) { heap::StopBackground(); }
 
 HAKMEM_EXPORT const char* hak_config(void) { return heap::StageName(); }
 
@@ -78,16 +85,33 @@ HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {
     out.blocks_loaded = counters.blocks_loaded;
     out.blocks_unloaded = counters.blocks_unloaded;
   }
-  const hakmem::Arena::Stats from = arena.GetStats();
-  now.reserved_bytes = from.reserved_bytes;
-  now.committed_bytes = from.committed_bytes;
-  now.slab_bytes = from.slab_bytes;
-  now.large_bytes = from.large_bytes;
-  now.direct_bytes = hakmem::direct_mappings.mapped_bytes();
+  const heap::Usage from = heap::GetUsage();
+  now.reserved_bytes = from.reserved;
+  now.committed_bytes = from.committed;
+  now.slab_bytes = from.slabs;
+  now.large_bytes = from.large;
+  now.direct_bytes = from.direct;
   now.cache_bytes =
       static_cast<uint64_t>(std::max<int64_t>(0, hakmem::cache_budget.used()));
-  now.free_dirty_bytes = from.dirty_bytes;
-  now.metadata_bytes = from.metadata_bytes;
+  now.free_dirty_bytes = from.free_dirty;
+  now.metadata_bytes = from.metadata + hakmem::site_table.used_bytes();
+  now.live_bytes = from.live();
+  now.thread_cache_bytes = from.thread_cached;
+  now.depot_bytes = from.depot_cached;
+  now.slab_free_bytes = from.slab_free;
+  now.slab_tail_bytes = from.slab_tails;
+  now.free_run_bytes = from.free_runs;
+  now.table_bytes = from.tables;
+  now.mapped_bytes = from.mapped;
+  if (stats_size > offsetof(hak_stats, slab_resident_bytes)) {
+    const heap::Residency residency = heap::GetResidency();
+    now.slab_resident_bytes = residency.slabs;
+    now.large_resident_bytes = residency.large;
+    now.direct_resident_bytes = residency.direct;
+    now.free_resident_bytes = residency.free_runs;
+    now.table_resident_bytes = residency.tables;
+    now.resident_bytes = residency.total();
+  }
   // An older caller's structure is shorter, a newer one's longer.
   std::memcpy(stats, &now, std::min(stats_size, sizeof(now)));
   if (stats_size > sizeof(now)) {

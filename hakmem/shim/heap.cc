@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "hakmem/shim/background.h"
+#include "hakmem/shim/sampled.h"
 #include "hakmem/shim/stage.h"
 
 // The C library's lock over all of its FILEs, which fork() takes as well. It is
@@ -18,25 +20,41 @@ extern "C" {
 }
 
 namespace hakmem::heap {
-namespace {
 
-// A block from the class's bin or, past it, its pool; null when memory has run
-// out.
 void* AllocateFromClass(SizeClass size_class) {
   void* const block = thread_cache.Pop(size_class);
   if (block != nullptr) return block;
-  if (size_class <= kLastTinyClass)
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass)
     return tiny_pool.Allocate(thread_cache, size_class);
-  if (size_class <= kLastL2Class)
-    return l2_pool.Allocate(thread_cache, size_class);
+  if (plain <= kLastL2Class) return l2_pool.Allocate(thread_cache, size_class);
   return l25_pool.Allocate(thread_cache, size_class);
 }
 
-// Brings all memory that only waits for reuse back to the arena: this thread's
-// magazines, the depots, slabs without a block in use. And the magazines that
-// are empty by then back to the metadata, which slabs need as well.
+LockedPool& BackendOf(SizeClass size_class) {
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass) return tiny_pool.backend();
+  return plain <= kLastL2Class ? l2_pool.backend() : l25_pool.backend();
+}
+
+void FreeToPool(SizeClass size_class, void* block) {
+  const SizeClass plain = PlainOf(size_class);
+  if (plain <= kLastTinyClass) {
+    tiny_pool.Free(thread_cache, size_class, block);
+  } else if (plain <= kLastL2Class) {
+    l2_pool.Free(thread_cache, size_class, block);
+  } else {
+    l25_pool.Free(thread_cache, size_class, block);
+  }
+}
+
+// This thread's magazines, the depots, slabs without a block in use. And the
+// magazines that are empty by then back to the metadata, which slabs need as
+// well.
 void Reclaim() {
+  thread_cache.site_cache().ReturnBlocks();
   thread_cache.FlushBins();
+  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
   const auto reclaim = [](auto& pool) {
     pool.DrainDepots();
     pool.backend().ReleaseEmptySlabs();
@@ -57,33 +75,82 @@ void* OutOfMemory() {
 // too when the arena is full or was never granted; but a granule each is much
 // for them, and what others wait with comes first.
 void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
-                   bool* zeroed) {
+                   bool* zeroed, Tag tag) {
   if (size > PTRDIFF_MAX) return OutOfMemory();
   const ErrnoKeeper keeper;
   if (size_class != kNoClass) {
     Reclaim();
     if (void* const block = AllocateFromClass(size_class)) return block;
-    return AllocateLarge(size, alignment, zeroed);
+    return AllocateLarge(size, alignment, zeroed, tag);
   }
-  if (void* const block = AllocateLarge(size, alignment, zeroed)) return block;
+  if (void* const block = AllocateLarge(size, alignment, zeroed, tag)) {
+    return block;
+  }
   Reclaim();
-  return AllocateLarge(size, alignment, zeroed);
+  return AllocateLarge(size, alignment, zeroed, tag);
+}
+
+namespace {
+
+// Whether a block of the class, a twin too, is resized to `size` bytes where it
+// is: it shrinks in place while at least half of it stays in use. To be checked
+// against the size that it is given back with, it has to be of the class of
+// that size.
+bool StaysInPlace(SizeClass size_class, size_t size) {
+  if constexpr (kChecked) {
+    const SizeClass plain = ClassFor(size, 1);
+    return (IsTwin(size_class) ? TwinOf(plain) : plain) == size_class;
+  }
+  const size_t old_size = ClassSize(size_class);
+  return size <= old_size && size >= old_size / 2;
 }
 
 void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
   void* block = AllocateFromClass(size_class);
   if (block != nullptr) return block;
-  block = AllocateLast(size_class, size, alignment, nullptr);
+  block = AllocateLast(size_class, size, alignment, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
 
+// For a thread whose plain allocations belong to a site, or that has not asked
+// yet.
+[[gnu::noinline]] void* AllocateMarked(size_t size, size_t alignment,
+                                       const void* caller) {
+  uint32_t site;
+  if (Mark() == ThreadCache::kBySample) {
+    if (size <= kMaxTinySize && alignment == 1) {
+      return AllocateSampledSmall(size, caller);
+    }
+    site = SampledSite(size, alignment, caller);
+  } else {
+    site = MarkedSite(caller);
+  }
+  return site != kNoSite ? AllocateTracked(size, alignment, site)
+                         : AllocateUntracked(size, alignment);
+}
+
+bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
+
 }  // namespace
 
-[[gnu::noinline]] void* AllocateSlow(size_t size) {
+void* AllocateUntracked(size_t size, size_t alignment) {
+  const SizeClass size_class = ClassFor(size, alignment);
+  if (size_class != kNoClass) {
+    return AllocateClassOrLast(size_class, size, alignment);
+  }
+  void* const block = AllocateLast(kNoClass, size, alignment, nullptr, kNoTag);
+  return block != nullptr ? block : OutOfMemory();
+}
+
+[[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
+  if (IsMarked()) [[unlikely]]
+    return AllocateMarked(size, 1, caller);
   return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
 }
 
-[[gnu::noinline]] void* AllocateMedium(size_t size) {
+[[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
+  if (IsMarked()) [[unlikely]]
+    return AllocateMarked(size, 1, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
     void* const block = thread_cache.Pop(size_class);
@@ -91,35 +158,49 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
       return block;
     return AllocateClassOrLast(size_class, size, 16);
   }
-  void* const block = AllocateLast(kNoClass, size, 16, nullptr);
+  void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
 
-[[gnu::noinline]] void FreeSlow(void* block) {
-  if (block == nullptr) return;
+namespace {
+
+[[gnu::noinline]] void FreePlainSlow(void* block, SizeClass size_class) {
   const ErrnoKeeper keeper;
-  const SizeClass size_class = arena.ClassOf(block);
   if (size_class == kNoClass) {
-    FreeLarge(block);
-  } else if (size_class <= kLastTinyClass) {
-    tiny_pool.Free(thread_cache, size_class, block);
-  } else if (size_class <= kLastL2Class) {
-    l2_pool.Free(thread_cache, size_class, block);
+    CountLargeFree(FreeLarge(block));
   } else {
-    l25_pool.Free(thread_cache, size_class, block);
+    FreeToPool(size_class, block);
   }
 }
 
-void* AllocateZeroed(size_t count, size_t size) {
+}  // namespace
+
+[[gnu::noinline]] void FreeSlow(void* block) {
+  if (FreeTiny<false>(block, 0)) return;
+  if (block == nullptr) return;
+  const SizeClass size_class = arena.ClassOf(block);
+  if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
+  FreePlainSlow(block, size_class);
+}
+
+void* AllocateZeroed(size_t count, size_t size, const void* caller,
+                     uint32_t site) {
   size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) return OutOfMemory();
-  if (bytes <= kMaxPooledSize) {
-    void* const block = Allocate(bytes);
+  const bool is_large = bytes > kMaxPooledSize;
+  if (site == kNoSite && !is_large) {
+    void* const block = AllocateFor(bytes, caller);
     // A block that was mapped directly is zero already: too rare to ask.
     return block == nullptr ? nullptr : std::memset(block, 0, bytes);
   }
+  if (site == kNoSite && IsMarked()) {
+    site = Mark() == ThreadCache::kBySample ? SampledSite(bytes, 1, caller)
+                                            : MarkedSite(caller);
+  }
   bool zeroed = false;
-  void* const block = AllocateLast(kNoClass, bytes, 16, &zeroed);
+  void* const block = site != kNoSite
+                          ? AllocateTracked(bytes, 1, site, &zeroed)
+                          : AllocateLast(kNoClass, bytes, 16, &zeroed, kNoTag);
   if (block == nullptr) return OutOfMemory();
   return zeroed ? block : std::memset(block, 0, bytes);
 }
@@ -130,14 +211,10 @@ SizeClass ClassFor(size_t size, size_t alignment) {
                          : AlignedSizeToClass(size, alignment);
 }
 
-void* AllocateAligned(size_t alignment, size_t size) {
-  if (alignment <= 16) return Allocate(std::max(size, alignment));
-  const SizeClass size_class = ClassFor(size, alignment);
-  if (size_class != kNoClass) {
-    return AllocateClassOrLast(size_class, size, alignment);
-  }
-  void* const block = AllocateLast(kNoClass, size, alignment, nullptr);
-  return block != nullptr ? block : OutOfMemory();
+void* AllocateAligned(size_t alignment, size_t size, const void* caller) {
+  if (alignment <= 16) return AllocateFor(std::max(size, alignment), caller);
+  if (IsMarked()) return AllocateMarked(size, alignment, caller);
+  return AllocateUntracked(size, alignment);
 }
 
 size_t UsableSize(const void* block) {
@@ -147,8 +224,14 @@ size_t UsableSize(const void* block) {
   return size_class != kNoClass ? ClassSize(size_class) : LargeSize(block);
 }
 
-void* Reallocate(void* block, size_t size) {
-  if (block == nullptr) return Allocate(size);
+namespace {
+
+[[gnu::noinline]] void* ReallocateSlow(void* block, size_t size,
+                                       const void* caller, uint32_t site) {
+  if (block == nullptr) {
+    return site != kNoSite ? AllocateTracked(size, 1, site)
+                           : AllocateFor(size, caller);
+  }
   if (size == 0) {
     Free(block);
     return nullptr;
@@ -156,12 +239,12 @@ void* Reallocate(void* block, size_t size) {
   const size_t old_size = UsableSize(block);
   const SizeClass size_class = arena.ClassOf(block);
   if (size_class != kNoClass) {
-    // A block shrinks in place while at least half of it stays in use. To be
-    // checked against the size that it is given back with, it has to be of the
-    // class of that size.
-    if (kChecked ? ClassFor(size, 1) == size_class
-                 : size <= old_size && size >= old_size / 2) {
-      return block;
+    if (StaysInPlace(size_class, size)) {
+      if (site == kNoSite) return block;
+      if (IsTwin(size_class)) {
+        MoveToSite(block, site);
+        return block;
+      }
     }
     // Beside a copy this costs little: what is no block is seen here and not
     // when it has been handed out again.
@@ -170,13 +253,29 @@ void* Reallocate(void* block, size_t size) {
     }
   } else if (size > kMaxPooledSize && size <= PTRDIFF_MAX) {
     const ErrnoKeeper keeper;
-    if (void* const resized = ResizeLarge(block, size)) return resized;
+    const bool stays = site == kNoSite || LargeTag(block) != kNoTag;
+    void* const resized = stays ? ResizeLarge(block, size) : nullptr;
+    if (resized != nullptr) {
+      CountLargeResize(resized, old_size);
+      if (site != kNoSite) MoveToSite(resized, site);
+      return resized;
+    }
   }
   const int saved_errno = errno;
-  void* const moved = Allocate(size);
+  // The site of the call, or else the block's own.
+  uint32_t moved_site = site;
+  if (moved_site == kNoSite && IsMarked()) moved_site = MarkedSite(caller);
+  if (moved_site == kNoSite) {
+    // A block that moves is as likely to be a sample as any other new one.
+    const uint32_t own = SiteOfBlock(block);
+    if (!IsStack(own)) moved_site = own;
+  }
+  void* const moved = moved_site != kNoSite
+                          ? AllocateTracked(size, 1, moved_site)
+                          : AllocateFor(size, caller);
   if (moved == nullptr) {
     // What is to shrink has room where it is.
-    if (kChecked || size > old_size) return nullptr;
+    if (kChecked || site != kNoSite || size > old_size) return nullptr;
     errno = saved_errno;
     return block;
   }
@@ -185,25 +284,71 @@ void* Reallocate(void* block, size_t size) {
   return moved;
 }
 
+}  // namespace
+
+void* Reallocate(void* block, size_t size, const void* caller, uint32_t site) {
+  if constexpr (!kChecked) {
+    // A buffer that grows bit by bit mostly has room: no more than this then.
+    const SizeClass value = thread_cache.view().ClassOf(block);
+    if (value - 1 < kNumClasses - 1 && site == kNoSite &&
+        StaysInPlace(value, size)) {
+      return block;
+    }
+  }
+  return ReallocateSlow(block, size, caller, site);
+}
+
+namespace {
+
+// Returns the free pages of slabs. Does not say how many: of the slab that
+// blocks are taken from, pages that went before would be counted again.
+void PurgeSlabs() {
+  tiny_pool.backend().Purge();
+  l2_pool.backend().Purge();
+  l25_pool.backend().Purge();
+}
+
+}  // namespace
+
 size_t Release(size_t keep) {
   const ErrnoKeeper keeper;
   const size_t before = arena.GetStats().purged_bytes;
   Reclaim();
-  // Not in the sum: of the slab that blocks are taken from, pages that went
-  // before are counted again.
-  tiny_pool.backend().Purge();
-  l2_pool.backend().Purge();
-  l25_pool.backend().Purge();
+  PurgeSlabs();
   arena.Purge(keep);
-  return arena.GetStats().purged_bytes - before;
+  const size_t of_tables = arena.metadata().Purge();
+  return arena.GetStats().purged_bytes - before + of_tables;
 }
 
-size_t FreeBlockBytes() {
-  return tiny_pool.backend().FreeBytes() + l2_pool.backend().FreeBytes() +
-         l25_pool.backend().FreeBytes();
+size_t ReleaseAtLeast(size_t bytes) {
+  const ErrnoKeeper keeper;
+  const size_t before = arena.GetStats().purged_bytes;
+  const auto purge = [bytes, before] {
+    const Arena::Stats stats = arena.GetStats();
+    const size_t done = stats.purged_bytes - before;
+    const size_t missing = bytes - std::min(bytes, done);
+    if (missing != 0) {
+      arena.Purge(stats.dirty_bytes - std::min(stats.dirty_bytes, missing));
+    }
+    return arena.GetStats().purged_bytes - before;
+  };
+  if (const size_t done = purge(); done >= bytes) return done;
+  Reclaim();
+  const size_t done = purge();
+  if (done < bytes) PurgeSlabs();
+  return done;
 }
 
 const char* StageName() { return kStageName; }
+
+void ShowHeap() {
+  std::strncpy(hak_observed.stage, kStageName, sizeof(hak_observed.stage) - 1);
+  hak_observed.version = kObservedVersion;
+  hak_observed.bytes = sizeof(hak_observed);
+  hak_observed.tick_milliseconds = kTickMilliseconds;
+  hak_observed.age_buckets = kAgeBuckets;
+  hak_observed.magic.store(kObservedMagic, std::memory_order_release);
+}
 
 namespace {
 
@@ -217,6 +362,7 @@ void ForEachMutex(Fn fn) {
   fn(arena.mutex());
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());
+  fn(site_table.mutex());
 }
 
 // How many calls of fork() this thread is in whose locks are held: more than
@@ -262,7 +408,9 @@ void AfterForkInChild() {
   Mutex::EndFork();
   if (_IO_list_resetlock != nullptr) _IO_list_resetlock();
   forks = 0;
+  tag_clock.AfterForkInChild();
   ThreadCache::AdoptOrphans();
+  RestartBackgroundInChild();
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <cstddef>
 
 #include "hakmem/core/core.h"
+#include "hakmem/shim/tracked.h"
 
 namespace hakmem::heap {
 
@@ -31,20 +32,35 @@ void CheckLive(const void* block);
 void CheckSize(const void* block, size_t size, size_t alignment);
 
 // The slow paths, out of line. Contracts as for Allocate() and Free().
-void* AllocateSlow(size_t size);
-void* AllocateMedium(size_t size);
+void* AllocateSlow(size_t size, const void* caller);
+void* AllocateMedium(size_t size, const void* caller);
 void FreeSlow(void* block);
 
 // A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null
-// with errno set to ENOMEM.
-inline void* Allocate(size_t size) {
+// with errno set to ENOMEM. `caller` is the address in the program that the
+// call returns to, for HAKMEM_SITES=caller.
+inline void* AllocateFor(size_t size, const void* caller) {
   if (size > kMaxTinySize) [[unlikely]]
-    return AllocateMedium(size);
+    return AllocateMedium(size, caller);
   void* const block = thread_cache.PopSmall(size);
   if (block == nullptr) [[unlikely]]
-    return AllocateSlow(size);
+    return AllocateSlow(size, caller);
   return block;
 }
+
+// AllocateFor() whoever called the function that this is part of. Asks for that
+// address where it is needed, so that the fast path does without.
+[[gnu::always_inline]] inline void* Allocate(size_t size) {
+  if (size > kMaxTinySize) [[unlikely]]
+    return AllocateMedium(size, __builtin_return_address(0));
+  void* const block = thread_cache.PopSmall(size);
+  if (block == nullptr) [[unlikely]]
+    return AllocateSlow(size, __builtin_return_address(0));
+  return block;
+}
+
+// The same, whatever site the thread's plain allocations belong to: none.
+void* AllocateUntracked(size_t size, size_t alignment);
 
 // Takes a block back; null is ignored. errno is kept. Ends the program with one
 // line on stderr when `block` is seen to be no live block.
@@ -59,14 +75,18 @@ inline void FreeSized(void* block, size_t size, size_t alignment) {
   Free(block);
 }
 
-// As Allocate(count * size), all bytes zero.
-void* AllocateZeroed(size_t count, size_t size);
+// As AllocateFor(count * size, caller), all bytes zero; for `site` unless it is
+// kNoSite.
+void* AllocateZeroed(size_t count, size_t size, const void* caller,
+                     uint32_t site = kNoSite);
 
-// As Allocate(), at a multiple of `alignment`, a power of two.
-void* AllocateAligned(size_t alignment, size_t size);
+// As AllocateFor(), at a multiple of `alignment`, a power of two.
+void* AllocateAligned(size_t alignment, size_t size, const void* caller);
 
-// realloc(): see hak_realloc().
-void* Reallocate(void* block, size_t size);
+// realloc(): see hak_realloc(), and for a `site` that is not kNoSite
+// hak_realloc_at().
+void* Reallocate(void* block, size_t size, const void* caller,
+                 uint32_t site = kNoSite);
 
 // Bytes of the block that may be used; 0 for null.
 size_t UsableSize(const void* block);
@@ -81,11 +101,30 @@ SizeClass ClassFor(size_t size, size_t alignment);
 // other threads returned meanwhile may be among them.
 size_t Release(size_t keep);
 
-// Bytes of the blocks that wait in the slabs of all pools.
-size_t FreeBlockBytes();
+// As much of the same as it takes for the system to get `bytes` bytes, or all.
+size_t ReleaseAtLeast(size_t bytes);
+
+// Parts of the above, for tracked.cc. A block from the class's bin or its pool,
+// or null.
+void* AllocateFromClass(SizeClass size_class);
+// A block of any size where no pool could serve it, with errno ENOMEM if null.
+void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
+                   bool* zeroed, Tag tag);
+// The locked pool of a class.
+LockedPool& BackendOf(SizeClass size_class);
+// Gives a block whose bin is full to its pool.
+void FreeToPool(SizeClass size_class, void* block);
+// Brings all memory that only waits for reuse back to the arena.
+void Reclaim();
+// Sets errno to ENOMEM; null.
+void* OutOfMemory();
 
 // Name of the stage that this library was built as.
 const char* StageName();
+
+// Completes what tools read from outside (observed.h). Once, after the arena
+// was asked for.
+void ShowHeap();
 
 // Registers the handlers that keep the heap whole over fork(). Once, early.
 void InstallForkHandlers();

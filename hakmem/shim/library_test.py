@@ -90,10 +90,19 @@ c.fclose(stream)
     totals = {total.get('type'): int(total.get('size'))
               for total in root.findall('.//total')}
     self.assertEqual(set(totals),
-                     {'slabs', 'large', 'free-blocks', 'free-runs', 'mmap'})
+                     {'live', 'thread-caches', 'depots', 'slab-free',
+                      'slab-tails', 'free-runs', 'tables', 'slabs', 'large',
+                      'mmap'})
     system = int(root.find("system[@type='current']").get('size'))
     self.assertEqual(system, totals['slabs'] + totals['large'] +
-                     totals['free-runs'] + totals['mmap'])
+                     totals['free-runs'] + totals['mmap'] + totals['tables'])
+    self.assertEqual(system, totals['live'] + totals['thread-caches'] +
+                     totals['depots'] + totals['slab-free'] +
+                     totals['slab-tails'] + totals['free-runs'] +
+                     totals['tables'])
+    resident = {part.get('type'): int(part.get('size'))
+                for part in root.findall('resident')}
+    self.assertEqual(resident.pop('total'), sum(resident.values()))
     self.assertGreater(totals['slabs'], 0)
 
   def test_preloading_costs_at_most_a_mebibyte(self):

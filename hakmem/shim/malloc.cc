@@ -42,12 +42,13 @@ void* FailWith(int error) {
 // What has two names each stands here: one name must not call the other, which
 // the program may have replaced by a function that calls the first.
 
-int PosixMemalign(void** out, size_t alignment, size_t size) {
+int PosixMemalign(void** out, size_t alignment, size_t size,
+                  const void* caller) {
   if (!std::has_single_bit(alignment) || alignment % sizeof(void*) != 0) {
     return EINVAL;
   }
   const int saved_errno = errno;
-  void* const block = heap::AllocateAligned(alignment, size);
+  void* const block = heap::AllocateAligned(alignment, size, caller);
   // The error is the return value. POSIX leaves errno open, and there are
   // programs that look there, as glibc sets it when memory runs out.
   if (block == nullptr) return ENOMEM;
@@ -56,22 +57,22 @@ int PosixMemalign(void** out, size_t alignment, size_t size) {
   return 0;
 }
 
-void* Memalign(size_t alignment, size_t size) {
+void* Memalign(size_t alignment, size_t size, const void* caller) {
   // As glibc does: what is no power of two is rounded up to one, if there is
   // one.
   if (alignment > SIZE_MAX / 2 + 1) return FailWith(EINVAL);
-  return heap::AllocateAligned(std::bit_ceil(alignment), size);
+  return heap::AllocateAligned(std::bit_ceil(alignment), size, caller);
 }
 
-void* Valloc(size_t size) {
-  return heap::AllocateAligned(hakmem::os::kPageSize, size);
+void* Valloc(size_t size, const void* caller) {
+  return heap::AllocateAligned(hakmem::os::kPageSize, size, caller);
 }
 
-void* Pvalloc(size_t size) {
+void* Pvalloc(size_t size, const void* caller) {
   constexpr size_t kPage = hakmem::os::kPageSize;
   if (size > PTRDIFF_MAX) return FailWith(ENOMEM);
   const size_t pages = size == 0 ? 1 : (size + kPage - 1) / kPage;
-  return heap::AllocateAligned(kPage, pages * kPage);
+  return heap::AllocateAligned(kPage, pages * kPage, caller);
 }
 
 }  // namespace
@@ -94,37 +95,41 @@ HAKMEM_EXPORT void free_aligned_sized(void* ptr, size_t alignment,
 }
 
 HAKMEM_EXPORT void* calloc(size_t count, size_t size) noexcept {
-  return heap::AllocateZeroed(count, size);
+  return heap::AllocateZeroed(count, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* realloc(void* ptr, size_t size) noexcept {
-  return heap::Reallocate(ptr, size);
+  return heap::Reallocate(ptr, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* reallocarray(void* ptr, size_t count,
                                  size_t size) noexcept {
   size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) return FailWith(ENOMEM);
-  return heap::Reallocate(ptr, bytes);
+  return heap::Reallocate(ptr, bytes, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT int posix_memalign(void** out, size_t alignment,
                                  size_t size) noexcept {
-  return PosixMemalign(out, alignment, size);
+  return PosixMemalign(out, alignment, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* aligned_alloc(size_t alignment, size_t size) noexcept {
   if (!std::has_single_bit(alignment)) return FailWith(EINVAL);
-  return heap::AllocateAligned(alignment, size);
+  return heap::AllocateAligned(alignment, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* memalign(size_t alignment, size_t size) noexcept {
-  return Memalign(alignment, size);
+  return Memalign(alignment, size, __builtin_return_address(0));
 }
 
-HAKMEM_EXPORT void* valloc(size_t size) noexcept { return Valloc(size); }
+HAKMEM_EXPORT void* valloc(size_t size) noexcept {
+  return Valloc(size, __builtin_return_address(0));
+}
 
-HAKMEM_EXPORT void* pvalloc(size_t size) noexcept { return Pvalloc(size); }
+HAKMEM_EXPORT void* pvalloc(size_t size) noexcept {
+  return Pvalloc(size, __builtin_return_address(0));
+}
 
 HAKMEM_EXPORT size_t malloc_usable_size(void* ptr) noexcept {
   return heap::UsableSize(ptr);
@@ -140,26 +145,28 @@ HAKMEM_EXPORT void* __libc_malloc(size_t size) noexcept {
 HAKMEM_EXPORT void __libc_free(void* ptr) noexcept { heap::Free(ptr); }
 
 HAKMEM_EXPORT void* __libc_calloc(size_t count, size_t size) noexcept {
-  return heap::AllocateZeroed(count, size);
+  return heap::AllocateZeroed(count, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* __libc_realloc(void* ptr, size_t size) noexcept {
-  return heap::Reallocate(ptr, size);
+  return heap::Reallocate(ptr, size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void* __libc_memalign(size_t alignment, size_t size) noexcept {
-  return Memalign(alignment, size);
+  return Memalign(alignment, size, __builtin_return_address(0));
 }
 
-HAKMEM_EXPORT void* __libc_valloc(size_t size) noexcept { return Valloc(size); }
+HAKMEM_EXPORT void* __libc_valloc(size_t size) noexcept {
+  return Valloc(size, __builtin_return_address(0));
+}
 
 HAKMEM_EXPORT void* __libc_pvalloc(size_t size) noexcept {
-  return Pvalloc(size);
+  return Pvalloc(size, __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT int __posix_memalign(void** out, size_t alignment,
                                    size_t size) noexcept {
-  return PosixMemalign(out, alignment, size);
+  return PosixMemalign(out, alignment, size, __builtin_return_address(0));
 }
 
 // free(), in programs linked before glibc 2.26.

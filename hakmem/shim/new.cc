@@ -27,10 +27,12 @@ namespace heap = hakmem::heap;
 // operator new as [new.delete.single] describes it: calls the program's
 // handler and tries again, as long as there is one. An `alignment` of 0 stands
 // for the default.
-[[gnu::noinline]] void* NewSlow(size_t size, size_t alignment) {
+[[gnu::noinline]] void* NewSlow(size_t size, size_t alignment,
+                                const void* caller) {
   for (;;) {
-    void* const block = alignment == 0 ? heap::Allocate(size)
-                                       : heap::AllocateAligned(alignment, size);
+    void* const block = alignment == 0
+                            ? heap::AllocateFor(size, caller)
+                            : heap::AllocateAligned(alignment, size, caller);
     if (block != nullptr) return block;
     const std::new_handler handler =
         std::get_new_handler != nullptr ? std::get_new_handler() : nullptr;
@@ -43,13 +45,13 @@ namespace heap = hakmem::heap;
   }
 }
 
-inline void* New(size_t size) {
+[[gnu::always_inline]] inline void* New(size_t size) {
   if (size <= hakmem::kMaxTinySize) [[likely]] {
     void* const block = hakmem::thread_cache.PopSmall(size);
     if (block != nullptr) [[likely]]
       return block;
   }
-  return NewSlow(size, 0);
+  return NewSlow(size, 0, __builtin_return_address(0));
 }
 
 }  // namespace
@@ -57,10 +59,12 @@ inline void* New(size_t size) {
 HAKMEM_EXPORT void* operator new(size_t size) { return New(size); }
 HAKMEM_EXPORT void* operator new[](size_t size) { return New(size); }
 HAKMEM_EXPORT void* operator new(size_t size, std::align_val_t alignment) {
-  return NewSlow(size, static_cast<size_t>(alignment));
+  return NewSlow(size, static_cast<size_t>(alignment),
+                 __builtin_return_address(0));
 }
 HAKMEM_EXPORT void* operator new[](size_t size, std::align_val_t alignment) {
-  return NewSlow(size, static_cast<size_t>(alignment));
+  return NewSlow(size, static_cast<size_t>(alignment),
+                 __builtin_return_address(0));
 }
 
 HAKMEM_EXPORT void operator delete(void* ptr) noexcept { heap::Free(ptr); }

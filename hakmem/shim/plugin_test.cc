@@ -29,7 +29,7 @@ void LoadRunUnload() {
 }
 
 hak_stats Stats() {
-  hak_release_memory();
+  hak_release_memory(0);
   hak_stats stats;
   EXPECT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
   return stats;

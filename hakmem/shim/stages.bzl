@@ -93,15 +93,28 @@ def _stage_library(name, stage, defines):
     native.cc_library(
         name = "hakmem_api_" + name,
         srcs = [
+            "background.cc",
+            "background.h",
             "check.cc",
             "export.h",
             "hakmem.cc",
             "heap.cc",
+            "profile_output.cc",
+            "profile_output.h",
+            "sampled.cc",
+            "sampled.h",
+            "site_report.cc",
+            "site_report.h",
+            "sites.cc",
             "stage.h",
+            "tracked.cc",
+            "usage.cc",
         ],
         hdrs = [
             "hakmem.h",
             "heap.h",
+            "tracked.h",
+            "usage.h",
         ],
         # For the constructor in it, and hak_* in a shared library.
         alwayslink = True,
@@ -109,6 +122,7 @@ def _stage_library(name, stage, defines):
         local_defines = defines,
         deps = [
             "//hakmem/core",
+            "//hakmem/core:unwind",
             "//hakmem/l2:l2_" + l2,
             "//hakmem/l25:l25_" + l25,
             "//hakmem/tiny:tiny_" + tiny,

@@ -113,7 +113,7 @@ TEST(StormTest, TenThousandThreads) {
   // What the generation had for itself is gone by then, too.
   const auto left_by = [&generation] {
     generation();
-    hak_release_memory();
+    hak_release_memory(0);
     return Stats();
   };
   const hak_stats first = left_by();

@@ -11,6 +11,8 @@ import sys
 
 import allocators
 import html_report
+import markdown
+import page
 import running
 import table
 
@@ -38,6 +40,8 @@ WORKLOADS = (
     ('leakless', 'leakless'),
     ('server', 'server'),
     ('idle', 'idle --wait_ms=1000'),
+    ('idlers', 'idlers'),
+    ('peaks', 'peaks'),
 )
 
 EPILOG = """examples:
@@ -90,11 +94,18 @@ def parse_arguments(argv):
   parser.add_argument('--format', choices=('text', 'json'), default='text')
   parser.add_argument('--html', metavar='FILE',
                       help='also write a page with charts')
+  parser.add_argument('--write', action='store_true',
+                      help="also put hakmem's figures into docs/performance.md")
+  parser.add_argument('--from', dest='saved', default='', metavar='FILES',
+                      help='show what --format=json printed into these files, '
+                      'separated by commas, instead of measuring')
   options = parser.parse_args(argv)
   if has_command and not command:
     parser.error('there is no command behind --')
   if command and options.workloads:
     parser.error('either --workloads or a command, not both')
+  if options.saved and (command or options.workloads or options.named):
+    parser.error('--from shows what was measured: nothing else to run')
   options.command = command
   return parser, options
 
@@ -131,14 +142,63 @@ def json_report(result, rounds):
           for row in result.rows for name, cell in row.cells.items()]
 
 
+def load_reports(parser, paths):
+  """What json_report() made of earlier runs: a Table, and its rounds."""
+  jobs, names, cells = {}, {}, {}
+  rounds = 1
+  for path in paths:
+    try:
+      with open(path, encoding='utf-8') as report:
+        for entry in json.load(report):
+          key = entry['workload'], entry['allocator']
+          times, sizes = ([value for value in entry[figure] if value is not None]
+                          for figure in ('time_s', 'rss_kib'))
+          cells[key] = running.Cell(*key, entry['status'], time_s=times,
+                                    rss_kib=sizes)
+          jobs[key[0]] = names[key[1]] = True
+          rounds = max(rounds, len(entry['time_s']))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+      parser.error(f'--from: {path}: {error}')
+  return table.make_table(list(jobs), list(names), cells), rounds
+
+
 def main(argv):
   measure = running.resolve_runfile('tools/bench/measure')
   hakmem = running.resolve_runfile('hakmem/shim/libhakmem.so')
   parser, options = parse_arguments(argv)
-  jobs = make_jobs(parser, options)
+  jobs = [] if options.saved else make_jobs(parser, options)
   # Under `bazel run`, what the user types is relative to where the user is.
   if 'BUILD_WORKING_DIRECTORY' in os.environ:
     os.chdir(os.environ['BUILD_WORKING_DIRECTORY'])
+  check_outputs(parser, options)
+  if options.saved:
+    result, rounds = load_reports(parser, options.saved.split(','))
+  else:
+    result, rounds = measure_all(parser, options, jobs, measure, hakmem)
+  show(options, result, rounds)
+  return 0
+
+
+def performance_page():
+  return os.path.join(os.environ.get('BUILD_WORKSPACE_DIRECTORY', '.'), 'docs',
+                      'performance.md')
+
+
+def check_outputs(parser, options):
+  """Now, and not after an hour of measuring."""
+  if options.html:
+    folder = os.path.dirname(os.path.abspath(options.html))
+    if not os.access(folder, os.W_OK):
+      parser.error(f'--html: cannot write in {folder}')
+  if options.write:
+    try:
+      page.put_table(performance_page(), 'compare', None)
+    except (OSError, ValueError) as error:
+      parser.error(f'--write: {performance_page()}: {error}')
+
+
+def measure_all(parser, options, jobs, measure, hakmem):
+  """Runs everything; a Table, and its rounds."""
   if measure is None:
     parser.error('the measure program is not built')
   try:
@@ -151,28 +211,29 @@ def main(argv):
     print(f'compare: {note}', file=sys.stderr)
   if not found:
     parser.error('no allocator is left to run')
-  if options.html:
-    folder = os.path.dirname(os.path.abspath(options.html))
-    if not os.access(folder, os.W_OK):
-      # Now, and not after an hour of measuring.
-      parser.error(f'--html: cannot write in {folder}')
   pairs = [(job, allocator) for job in jobs for allocator in found]
   try:
     cells = running.run_matrix(measure, pairs, options.rounds, options.timeout,
                                running.Progress())
   except running.CannotRun as error:
     parser.error(str(error))
-  result = table.make_table([job.name for job in jobs],
-                            [allocator.name for allocator in found], cells)
+  return table.make_table([job.name for job in jobs],
+                          [allocator.name for allocator in found],
+                          cells), options.rounds
+
+
+def show(options, result, rounds):
   if options.format == 'json':
-    print(json.dumps(json_report(result, options.rounds), indent=1))
+    print(json.dumps(json_report(result, rounds), indent=1))
   else:
     print(table.format_table(result), end='')
   if options.html:
-    with open(options.html, 'w', encoding='utf-8') as page:
-      page.write(html_report.make_page(result, options.rounds))
+    with open(options.html, 'w', encoding='utf-8') as html:
+      html.write(html_report.make_page(result, rounds))
     print(f'compare: wrote {os.path.abspath(options.html)}', file=sys.stderr)
-  return 0
+  if options.write:
+    page.put_table(performance_page(), 'compare',
+                   markdown.format_markdown(result, 'hakmem'))
 
 
 if __name__ == '__main__':

@@ -72,6 +72,37 @@ class CompareTest(unittest.TestCase):
       with open(page, encoding='utf-8') as text:
         self.assertIn('</html>', text.read())
 
+  def test_saved_reports_are_shown_and_put_on_the_page(self):
+    with tempfile.TemporaryDirectory() as folder:
+      saved = os.path.join(folder, 'saved.json')
+      with open(saved, 'w', encoding='utf-8') as report:
+        json.dump([{'workload': 'w', 'allocator': name, 'status': 'ok',
+                    'time_s': [time, time], 'rss_kib': [kib, kib]}
+                   for name, time, kib in [('hakmem', 3.0, 2048),
+                                           ('libc', 2.0, 4096),
+                                           ('tbb', 6.0, 1024)]], report)
+      os.mkdir(os.path.join(folder, 'docs'))
+      page = os.path.join(folder, 'docs', 'performance.md')
+      begin, end = '<!-- compare: begin -->', '<!-- compare: end -->'
+      for text, status in [('no marks', 2), (f'a\n{begin}\nold\n{end}\nb\n', 0)]:
+        with open(page, 'w', encoding='utf-8') as file:
+          file.write(text)
+        result = subprocess.run(
+            [COMPARE, '--from=' + saved, '--write'], capture_output=True,
+            text=True, timeout=120, check=False,
+            env={**os.environ, 'BUILD_WORKSPACE_DIRECTORY': folder})
+        self.assertEqual(result.returncode, status, result.stderr)
+        self.assertNotIn('Traceback', result.stderr)
+      self.assertRegex(result.stdout, r'w +1\.50~ +2\.00 s 1\.00\* +3\.00~')
+      with open(page, encoding='utf-8') as file:
+        lines = file.read().splitlines()
+    self.assertEqual((lines[0], lines[-1]), ('a', 'b'))
+    self.assertIn('| w | 3.000 | libc 2.000 | **1.50** | 2.0 | tbb 1.0 | '
+                  '**2.00** |', lines)
+    self.assertIn('| geometric mean |  |  | **1.50** |  |  | **2.00** |', lines)
+    self.assertIn('| w | 3.000 | 2.000 | 6.000 |', lines)
+    self.assertNotIn('old', lines)
+
   def test_paths_are_relative_to_where_the_user_is(self):
     with tempfile.TemporaryDirectory() as folder:
       program = os.path.join(folder, 'my_program')
@@ -97,6 +128,8 @@ class CompareTest(unittest.TestCase):
         (['--html=/no/such/folder/x.html', '--', 'true'], 'html'),
         (['--'], 'no command'),
         (['--workloads=tree', '--', 'true'], 'not both'),
+        (['--from=no_such.json'], 'no_such.json'),
+        (['--from=no_such.json', '--', 'true'], 'nothing else'),
         ([*TWO, '--', './no_such_program'], 'no_such_program'),
     ]:
       with self.subTest(arguments=arguments):

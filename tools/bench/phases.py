@@ -7,10 +7,10 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 
 import allocators
+import page
 import running
 import statistics_util as stats
 
@@ -53,9 +53,6 @@ BARS = (
     ('4 threads, 32 KiB-1 MiB', 'tls_full', '4 threads, 32 KiB-1 MiB', 'best',
      1.0),
 )
-
-BEGIN = '<!-- phases: begin -->'
-END = '<!-- phases: end -->'
 
 
 @dataclasses.dataclass
@@ -180,23 +177,6 @@ def json_report(figures):
   return report
 
 
-def replace_table(page, table):
-  """`page` with `table` between its two marks."""
-  pattern = re.compile(re.escape(BEGIN) + '.*?' + re.escape(END), re.DOTALL)
-  if not pattern.search(page):
-    raise ValueError(f'there is no {BEGIN} … {END}')
-  return pattern.sub(lambda _: f'{BEGIN}\n{table}{END}', page, count=1)
-
-
-def put_table(path, table):
-  """Rewrites the page; with None for a table, only sees whether it could."""
-  with open(path, encoding='utf-8') as old:
-    page = replace_table(old.read(), table or '')
-  if table is not None:
-    with open(path, 'w', encoding='utf-8') as new:
-      new.write(page)
-
-
 def plan(rows, peers, binary_of, seconds):
   """The (Job, Allocator) pairs of one round.
 
@@ -256,16 +236,16 @@ def main(argv):
       parser.error(f'{name} is not built')
     return path
 
-  page = os.path.join(os.environ.get('BUILD_WORKSPACE_DIRECTORY', '.'),
+  path = os.path.join(os.environ.get('BUILD_WORKSPACE_DIRECTORY', '.'),
                       'docs', 'phases.md')
   if options.write:
     # Now, and not after ten minutes of measuring.
-    if not os.access(page, os.W_OK):
-      parser.error(f'--write: cannot write {page}')
+    if not os.access(path, os.W_OK):
+      parser.error(f'--write: cannot write {path}')
     try:
-      put_table(page, None)
+      page.put_table(path, 'phases', None)
     except ValueError as error:
-      parser.error(f'--write: {page}: {error}')
+      parser.error(f'--write: {path}: {error}')
   peers, missing = allocators.find_peers()
   for note in missing:
     print(f'phases: {note}', file=sys.stderr)
@@ -281,7 +261,7 @@ def main(argv):
   else:
     print(table, end='')
   if options.write:
-    put_table(page, table)
+    page.put_table(path, 'phases', table)
   failed = [figure for figure in figures.values() if figure.status != 'ok']
   for figure in failed:
     print(f'phases: {figure.row} under {figure.column}: {figure.detail}',

@@ -9,8 +9,12 @@ import tempfile
 import unittest
 from unittest import mock
 
+import page
 import phases
 import running
+
+BEGIN = '<!-- phases: begin -->'
+END = '<!-- phases: end -->'
 
 
 def cell(*rates, status='ok', hits=None, config='other'):
@@ -69,12 +73,11 @@ class FiguresTest(unittest.TestCase):
     self.assertIn('crash', text)
 
   def test_replaces_only_what_stands_between_the_marks(self):
-    page = f'before\n{phases.BEGIN}\nold\n{phases.END}\nafter\n'
-    new = phases.replace_table(page, 'new \\1\n')
-    self.assertEqual(
-        new, f'before\n{phases.BEGIN}\nnew \\1\n{phases.END}\nafter\n')
+    old = f'before\n{BEGIN}\nold\n{END}\nafter\n'
+    new = page.replace_table(old, 'phases', 'new \\1\n')
+    self.assertEqual(new, f'before\n{BEGIN}\nnew \\1\n{END}\nafter\n')
     with self.assertRaises(ValueError):
-      phases.replace_table('no marks', 'new')
+      page.replace_table('no marks', 'phases', 'new')
 
   def test_unlocked_runs_on_one_thread_only(self):
     pairs = phases.plan(phases.ROWS, [], lambda stage: stage, 1)
@@ -128,31 +131,31 @@ class CommandTest(unittest.TestCase):
     self.assertIn('tls_l2: exit status 3', run.stderr)
     self.assertIn('crash', run.stdout)
 
-  def run_phases_at(self, page):
+  def run_phases_at(self, text):
     """As under `bazel run`, in a workspace with this docs/phases.md."""
     with tempfile.TemporaryDirectory() as root:
       os.mkdir(os.path.join(root, 'docs'))
       path = os.path.join(root, 'docs', 'phases.md')
       with open(path, 'w', encoding='utf-8') as file:
-        file.write(page)
+        file.write(text)
       with mock.patch.dict(os.environ, BUILD_WORKSPACE_DIRECTORY=root):
         run = self.run_phases('--write')
       with open(path, encoding='utf-8') as file:
         return run, file.read()
 
   def test_write_puts_the_table_on_the_page(self):
-    run, page = self.run_phases_at(f'a\n{phases.BEGIN}\nold\n{phases.END}\nb\n')
+    run, text = self.run_phases_at(f'a\n{BEGIN}\nold\n{END}\nb\n')
     self.assertEqual(run.returncode, 0, run.stderr)
-    self.assertIn(run.stdout, page)
-    self.assertTrue(page.startswith('a\n') and page.endswith('\nb\n'))
-    self.assertNotIn('old', page)
+    self.assertIn(run.stdout, text)
+    self.assertTrue(text.startswith('a\n') and text.endswith('\nb\n'))
+    self.assertNotIn('old', text)
 
   def test_a_page_without_marks_is_said_and_left_alone(self):
-    run, page = self.run_phases_at('no marks')
+    run, text = self.run_phases_at('no marks')
     self.assertEqual(run.returncode, 2)
     self.assertIn('there is no', run.stderr)
     self.assertNotIn('Traceback', run.stderr)
-    self.assertEqual((run.stdout, page), ('', 'no marks'))
+    self.assertEqual((run.stdout, text), ('', 'no marks'))
 
   def test_bad_arguments(self):
     for arguments in (['--rounds=0'], ['--seconds=-1'], ['--rows=none']):

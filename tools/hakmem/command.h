@@ -28,7 +28,10 @@ struct Command {
 };
 
 extern const Command kOptionsCommand;
+extern const Command kRecordCommand;
+extern const Command kReportCommand;
 extern const Command kRunCommand;
+extern const Command kTopCommand;
 extern const Command kVersionCommand;
 
 }  // namespace hakmem::tools

@@ -16,8 +16,9 @@ namespace {
 
 extern const Command kHelpCommand;
 
-const Command* const kCommands[] = {&kRunCommand, &kOptionsCommand,
-                                    &kVersionCommand, &kHelpCommand};
+const Command* const kCommands[] = {
+    &kRunCommand,     &kTopCommand,     &kRecordCommand, &kReportCommand,
+    &kOptionsCommand, &kVersionCommand, &kHelpCommand};
 
 // The subcommand of that name; after a message, a null pointer.
 const Command* FindCommand(absl::string_view name) {

@@ -1,7 +1,10 @@
 #include "tools/hakmem/option_name.h"
 
+#include <vector>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 
@@ -26,8 +29,26 @@ const OptionInfo* FindOption(absl::string_view name) {
   return nullptr;
 }
 
-bool IsSwitch(const OptionInfo& option) {
-  return option.least == 0 && option.most == 1;
+std::string SwitchedOn(const OptionInfo& option) {
+  if (option.words.size() == 2 && !option.numbers_too)
+    return std::string(option.words[1]);
+  return option.words.empty() && option.least == 0 && option.most == 1 ? "1"
+                                                                       : "";
+}
+
+std::string FormatValues(const OptionInfo& option) {
+  if (option.words.empty()) {
+    return absl::StrCat(FormatValue(option.least), " to ",
+                        FormatValue(option.most));
+  }
+  std::vector<std::string> words(option.words.begin(), option.words.end());
+  if (option.numbers_too) {
+    words.push_back(absl::StrCat("a number to ", FormatValue(option.most)));
+  }
+  if (option.path != nullptr) words.push_back("a path");
+  const std::string last = words.back();
+  words.pop_back();
+  return absl::StrCat(absl::StrJoin(words, ", "), " or ", last);
 }
 
 std::string FormatValue(uint64_t value) {

@@ -19,8 +19,13 @@ std::string OptionName(const OptionInfo& option);
 // the environment has it; a null pointer if there is none.
 const OptionInfo* FindOption(absl::string_view name);
 
-// True for an option that is off or on, 0 or 1.
-bool IsSwitch(const OptionInfo& option);
+// What an option that is named without a value is set to: 1, or its second
+// word, where it is off or on; "" where it needs a value.
+std::string SwitchedOn(const OptionInfo& option);
+
+// What an option may be, for people: "0 to 64M", "0 or caller", "0, 1 or a
+// path".
+std::string FormatValues(const OptionInfo& option);
 
 // A value as a user would write it: 64M, or in plain digits where no unit fits.
 std::string FormatValue(uint64_t value);

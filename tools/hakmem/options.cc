@@ -23,8 +23,8 @@ int Options(std::span<char* const> arguments) {
   for (const OptionInfo& option : OptionTable()) {
     absl::StrAppend(&text, "--", OptionName(option), "=",
                     FormatValue(defaults.*option.member), "  (", option.name,
-                    ", ", FormatValue(option.least), " to ",
-                    FormatValue(option.most), ")\n    ", option.meaning, "\n");
+                    ", ", FormatValues(option), ")\n    ", option.meaning,
+                    "\n");
   }
   std::fputs(text.c_str(), stdout);
   return 0;
@@ -36,9 +36,10 @@ const Command kOptionsCommand = {
     "options", "",
     "list the options that a program takes, each with its default",
     "Each option is shown as `hakmem run` takes it, at its default, with its\n"
-    "name in the environment, the least and the greatest value, and what it\n"
-    "means. Numbers are decimal, with an optional K, M, G or T (powers of "
-    "1024).\n",
+    "name in the environment, what it may be, and what it means. Numbers are\n"
+    "decimal, with an optional K, M, G or T (powers of 1024); a path has a "
+    "slash\n"
+    "in it, and a %p in it becomes the number of the process.\n",
     Options};
 
 }  // namespace hakmem::tools

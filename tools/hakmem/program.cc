@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "tools/hakmem/file.h"
 
 namespace hakmem::tools {
 namespace {
@@ -59,30 +60,6 @@ absl::Status CheckExecutable(const std::string& path) {
   }
   return absl::OkStatus();
 }
-
-// A file that is open for reading.
-class File {
- public:
-  explicit File(const std::string& path)
-      : descriptor_(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {}
-  ~File() {
-    if (descriptor_ >= 0) close(descriptor_);
-  }
-  File(const File&) = delete;
-  File& operator=(const File&) = delete;
-
-  bool ok() const { return descriptor_ >= 0; }
-
-  // Reads up to `size` bytes at `offset`, and returns how many it got.
-  size_t Read(void* buffer, size_t size, uint64_t offset) const {
-    const ssize_t got =
-        pread(descriptor_, buffer, size, static_cast<off_t>(offset));
-    return got > 0 ? static_cast<size_t>(got) : 0;
-  }
-
- private:
-  const int descriptor_;
-};
 
 // The loader trusts the environment of nobody who gains rights by running a
 // program (AT_SECURE in getauxval(3)). The kernel says so for a user or group

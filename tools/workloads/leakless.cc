@@ -18,15 +18,17 @@ Figures Run(const Params& params) {
   Random random(params["seed"]);
   Figures figures;
   std::vector<char*> batches[2];
-  for (auto& batch : batches) batch.reserve(params["blocks"]);
+  const uint64_t blocks = params["blocks"];
+  const uint64_t least = params["min_size"];
+  const uint64_t most = params["max_size"];
+  for (auto& batch : batches) batch.reserve(blocks);
   std::thread freeing;
   const uint64_t threads = params["threads"];
   uint64_t early_kib = 0;
   for (uint64_t i = 0; i < threads; ++i) {
     std::vector<char*>& batch = batches[i % 2];
-    for (uint64_t j = 0; j < params["blocks"]; ++j) {
-      const uint64_t size =
-          random.Between(params["min_size"], params["max_size"]);
+    for (uint64_t j = 0; j < blocks; ++j) {
+      const uint64_t size = random.Between(least, most);
       batch.push_back(NewBlock(size));
       ++figures.operations;
       figures.checksum += size;

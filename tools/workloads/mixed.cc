@@ -42,6 +42,7 @@ uint64_t Mix(int index, std::vector<Inbox>* inboxes, const Params& params) {
   const uint64_t least = params["min_size"];
   const uint64_t most = params["max_size"];
   const uint64_t foreign = params["foreign_percent"];
+  const uint64_t operations = params["operations"];
   Random random(params["seed"], static_cast<uint64_t>(index));
   std::vector<char*> blocks(params["blocks"], nullptr);
   std::vector<char*> outgoing;
@@ -49,7 +50,7 @@ uint64_t Mix(int index, std::vector<Inbox>* inboxes, const Params& params) {
   outgoing.reserve(kPost);
   Inbox& own = (*inboxes)[static_cast<size_t>(index)];
   uint64_t bytes = 0;
-  for (uint64_t i = 0; i < params["operations"]; ++i) {
+  for (uint64_t i = 0; i < operations; ++i) {
     const uint64_t size = FallingSize(&random, least, most);
     char*& slot = blocks[random.Below(blocks.size())];
     if (slot != nullptr && random.Below(100) < foreign) {

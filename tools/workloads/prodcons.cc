@@ -64,6 +64,9 @@ Figures Run(const Params& params) {
   const int producers = params.Int("producers");
   const int consumers = params.Int("consumers");
   const size_t batch_size = params["batch"];
+  const uint64_t batches = params["batches"];
+  const uint64_t least = params["min_size"];
+  const uint64_t most = params["max_size"];
   Queue queue(params["queue"], batch_size);
   std::vector<uint64_t> counts(static_cast<size_t>(producers + consumers), 0);
   std::vector<uint64_t> bytes(static_cast<size_t>(producers), 0);
@@ -75,10 +78,9 @@ Figures Run(const Params& params) {
     if (index < producers) {
       Random random(params["seed"], static_cast<uint64_t>(index));
       uint64_t sum = 0;
-      for (uint64_t i = 0; i < params["batches"]; ++i) {
+      for (uint64_t i = 0; i < batches; ++i) {
         for (size_t j = 0; j < batch_size; ++j) {
-          const uint64_t size =
-              random.Between(params["min_size"], params["max_size"]);
+          const uint64_t size = random.Between(least, most);
           sum += size;
           batch.push_back(NewBlock(size));
         }

@@ -19,6 +19,8 @@ Figures Run(const Params& params) {
   const int threads = params.Int("threads");
   const uint64_t least = params["min_size"];
   const uint64_t most = params["max_size"];
+  const uint64_t blocks = params["blocks"];
+  const uint64_t writes = params["writes"];
   // Side by side in any allocator, and each goes to another thread.
   Random random(params["seed"]);
   std::vector<char*> first;
@@ -30,12 +32,12 @@ Figures Run(const Params& params) {
     Random own(params["seed"], static_cast<uint64_t>(index) + 1);
     std::free(first[static_cast<size_t>(index)]);
     uint64_t sum = 0;
-    for (uint64_t i = 0; i < params["blocks"]; ++i) {
+    for (uint64_t i = 0; i < blocks; ++i) {
       const uint64_t size = own.Between(least, most);
       char* const block = NewBlock(size);
       volatile char* const byte = block;
       *byte = 0;
-      for (uint64_t j = 0; j < params["writes"]; ++j) {
+      for (uint64_t j = 0; j < writes; ++j) {
         *byte = static_cast<char>(*byte + 1);
       }
       sum += static_cast<unsigned char>(*byte) + size;
@@ -44,7 +46,7 @@ Figures Run(const Params& params) {
     sums[static_cast<size_t>(index)] = sum;
   });
   Figures figures;
-  figures.operations = params["blocks"] * static_cast<uint64_t>(threads);
+  figures.operations = blocks * static_cast<uint64_t>(threads);
   for (const uint64_t sum : sums) figures.checksum += sum;
   return figures;
 }
@@ -58,7 +60,7 @@ Workload ScratchWorkload() {
           {ThreadsParam(4),
            {"min_size", 8, 1, 1 << 20, "least size of a block, in bytes"},
            {"max_size", 8, 1, 1 << 20, "greatest size"},
-           {"blocks", 20000, 1, UINT64_MAX, "blocks a thread", true},
+           {"blocks", 80000, 1, UINT64_MAX, "blocks a thread", true},
            {"writes", 1000, 0, UINT64_MAX, "writes a block"},
            SeedParam()},
           &Run,

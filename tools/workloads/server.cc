@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -85,25 +86,44 @@ Figures Run(const Params& params) {
     uint64_t least_divisor;
     uint64_t most_divisor;
   } kMixes[] = {{2048, 128}, {128, 8}, {8, 1}, {2048, 256}, {2048, 1}};
-  int phase = 0;
-  for (const auto& mix : kMixes) {
-    const uint64_t low = std::max<uint64_t>(1, most / mix.least_divisor);
-    const uint64_t high = std::max(low, most / mix.most_divisor);
-    // Enough bytes to turn the whole cache over `sets` times, whatever the
-    // size; many reads for each write, as caches have them.
-    const uint64_t count =
-        std::max<uint64_t>(1, sets * capacity / ((low + high) / 2 + 1) / 100);
-    for (uint64_t i = 0; i < count; ++i) {
-      cache.Set(low, high);
-      for (int j = 0; j < 4; ++j) cache.Get();
+  // In the first cycle each phase by itself, of many cycles the first tenth and
+  // the last one.
+  const uint64_t cycles = params["cycles"];
+  const uint64_t tenth = (cycles + 9) / 10;
+  double first_tenth = 0;
+  double last_tenth = 0;
+  for (uint64_t cycle = 0; cycle < cycles; ++cycle) {
+    int phase = 0;
+    for (const auto& mix : kMixes) {
+      const uint64_t low = std::max<uint64_t>(1, most / mix.least_divisor);
+      const uint64_t high = std::max(low, most / mix.most_divisor);
+      // Enough bytes to turn the whole cache over `sets` times, whatever the
+      // size; many reads for each write, as caches have them.
+      const uint64_t count =
+          std::max<uint64_t>(1, sets * capacity / ((low + high) / 2 + 1) / 100);
+      for (uint64_t i = 0; i < count; ++i) {
+        cache.Set(low, high);
+        for (int j = 0; j < 4; ++j) cache.Get();
+      }
+      figures.operations += count;
+      const uint64_t rss_kib = ResidentKib();
+      const uint64_t grown = rss_kib > base_kib ? rss_kib - base_kib : 0;
+      const double over_live =
+          static_cast<double>(grown) * 1024 /
+          static_cast<double>(std::max<uint64_t>(1, cache.live()));
+      if (cycle == 0) {
+        figures.more.emplace_back(
+            "phase" + std::to_string(++phase) + "_rss_over_live", over_live);
+      }
+      if (cycle < tenth) first_tenth += over_live;
+      if (cycle >= cycles - tenth) last_tenth += over_live;
     }
-    figures.operations += count;
-    const uint64_t rss_kib = ResidentKib();
-    const uint64_t grown = rss_kib > base_kib ? rss_kib - base_kib : 0;
-    figures.more.emplace_back(
-        "phase" + std::to_string(++phase) + "_rss_over_live",
-        static_cast<double>(grown) * 1024 /
-            static_cast<double>(std::max<uint64_t>(1, cache.live())));
+  }
+  const auto samples = static_cast<double>(tenth * std::size(kMixes));
+  if (cycles > 1) {
+    figures.more.emplace_back("first_tenth_rss_over_live",
+                              first_tenth / samples);
+    figures.more.emplace_back("last_tenth_rss_over_live", last_tenth / samples);
   }
   figures.checksum = cache.sum();
   return figures;
@@ -121,6 +141,7 @@ Workload ServerWorkload() {
             "greatest value, in bytes; the least is a 2048th of it"},
            {"sets", 800, 1, UINT32_MAX,
             "how often a phase replaces all of the cache, in percent", true},
+           {"cycles", 1, 1, UINT32_MAX, "how often all phases come"},
            SeedParam()},
           &Run};
 }

@@ -44,12 +44,13 @@ uint64_t Grow(Random random, const Params& params) {
   const size_t live = params["live"];
   const size_t longest = params["max_size"];
   const size_t chunk_most = params["chunk"];
+  const uint64_t appends = params["appends"];
   const std::string text(chunk_most, 'x');
   std::vector<std::string> strings(live);
   std::vector<std::vector<uint32_t>> vectors(live);
   std::vector<Buffer> buffers(live);
   uint64_t sum = 0;
-  for (uint64_t i = 0; i < params["appends"]; ++i) {
+  for (uint64_t i = 0; i < appends; ++i) {
     const size_t at = random.Below(live);
     const size_t length = random.Between(1, chunk_most);
     switch (i % 3) {

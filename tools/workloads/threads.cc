@@ -32,14 +32,16 @@ uint64_t LogSize(Random* random, uint64_t least, uint64_t most) {
 void Live(Chain* chain, const Params& params) {
   Random random = chain->random;
   const size_t survivors = params["survivors"];
+  const uint64_t operations = params["operations"];
+  const uint64_t least = params["min_size"];
+  const uint64_t most = params["max_size"];
   std::vector<char*> blocks(survivors + params["blocks"], nullptr);
   std::copy(chain->survivors.begin(), chain->survivors.end(), blocks.begin());
   uint64_t bytes = 0;
-  for (uint64_t i = 0; i < params["operations"]; ++i) {
+  for (uint64_t i = 0; i < operations; ++i) {
     char*& slot = blocks[random.Below(blocks.size())];
     std::free(slot);
-    const uint64_t size =
-        LogSize(&random, params["min_size"], params["max_size"]);
+    const uint64_t size = LogSize(&random, least, most);
     slot = NewBlock(size);
     bytes += size;
   }

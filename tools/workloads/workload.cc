@@ -27,7 +27,8 @@ const std::vector<Workload>& Workloads() {
       LarsonWorkload(),   PairsWorkload(),    TreeWorkload(),
       StringsWorkload(),  ProdconsWorkload(), MixedWorkload(),
       ThreadsWorkload(),  LargeWorkload(),    ScratchWorkload(),
-      LeaklessWorkload(), ServerWorkload(),   IdleWorkload()};
+      LeaklessWorkload(), ServerWorkload(),   IdleWorkload(),
+      IdlersWorkload(),   PeaksWorkload()};
   return workloads;
 }
 

@@ -34,6 +34,7 @@ class Params {
  public:
   explicit Params(std::vector<Param> params) : params_(std::move(params)) {}
 
+  // Compares names: not for the loop that is timed.
   uint64_t operator[](const char* name) const;
   int Int(const char* name) const { return static_cast<int>((*this)[name]); }
 
@@ -75,6 +76,8 @@ Workload ScratchWorkload();
 Workload LeaklessWorkload();
 Workload ServerWorkload();
 Workload IdleWorkload();
+Workload IdlersWorkload();
+Workload PeaksWorkload();
 
 }  // namespace hakmem::tools
 

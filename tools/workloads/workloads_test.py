@@ -10,7 +10,8 @@ import unittest
 WORKLOADS = os.path.abspath(sys.argv.pop(1))
 
 NAMES = ['larson', 'pairs', 'tree', 'strings', 'prodcons', 'mixed', 'threads',
-         'large', 'scratch', 'leakless', 'server', 'idle']
+         'large', 'scratch', 'leakless', 'server', 'idle',
+         'idlers', 'peaks']
 
 # What --scale does not make small enough, because it is the shape of the work.
 SMALL = {
@@ -18,6 +19,7 @@ SMALL = {
     'threads': ['--max_size=100000'],
     'large': ['--min_size=100000', '--max_size=3000000'],
     'server': ['--capacity_mib=4', '--keys=5000'],
+    'peaks': ['--peak_mib=4'],
     'idle': ['--wait_ms=20', '--peak_mib=1000', '--max_size=1000'],
 }
 
@@ -84,6 +86,8 @@ class WorkloadsTest(unittest.TestCase):
     for name, keys in [
         ('server', [f'phase{i}_rss_over_live' for i in range(1, 6)]),
         ('idle', ['rss_peak_kib', 'rss_0s_kib', 'rss_1s_kib', 'rss_5s_kib']),
+        ('peaks', ['rss_at_end_kib']),
+        ('idlers', ['rss_idle_kib', 'rss_each_kib']),
         ('leakless', ['rss_after_tenth_kib', 'rss_at_end_kib']),
     ]:
       found = figures(name)

@@ -1,0 +1,94 @@
+// Which allocations of a thread are samples.
+
+#ifndef HAKMEM_CORE_SAMPLER_H_
+#define HAKMEM_CORE_SAMPLER_H_
+
+#include <array>
+#include <cstdint>
+
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// Samples lie in the stream of allocated bytes as a Poisson process has it: the
+// distance from one to the next is exponential with the interval as its mean,
+// and a block that one lies in is sampled. So every block of `bytes` bytes is
+// with probability 1 - exp(-bytes / interval), whatever was before it, and
+// dividing by that gives what there was (SampleProbability() in profile.h).
+//
+// The process forgets where it was. So the stream can be divided, and each part
+// have a countdown of its own: each small class, in blocks, so that so many can
+// be served without asking; and the sizes of either other pool, and the large
+// ones, in bytes.
+//
+// A part may also have an interval of its own. Where samplers adapt it doubles
+// while all of them together take more than some thousand samples of the part a
+// second, so that a program which allocates much of a size, and frees it at
+// once, pays for few of them; every sample comes with the interval that it was
+// taken at.
+//
+// Thread safety: belongs to its thread. What they have in common, how often the
+// intervals have doubled, is atomic.
+class Sampler {
+ public:
+  constexpr Sampler() = default;
+
+  // Begins, with samples `interval` bytes apart on average, or more if it
+  // `adapts`. The same seed gives the same samples as long as it does not.
+  void Start(uint64_t interval, bool adapts, uint64_t seed);
+
+  // Whether a block of `bytes` bytes that is of no small class is a sample:
+  // then the interval, else 0. `size_class` may be kNoClass.
+  uint64_t Take(SizeClass size_class, uint64_t bytes) {
+    uint64_t& until = until_[PartOf(size_class)];
+    if (bytes <= until) {
+      until -= bytes;
+      return 0;
+    }
+    return TakeSample(PartOf(size_class), 1);
+  }
+
+  // How many blocks of a class, at most kLastTinyClass, come before the next
+  // sample: 0 when the next block is one.
+  uint64_t BlocksUntil(SizeClass size_class) const {
+    return until_[size_class];
+  }
+  // So many of them came, or did not after all.
+  void Pass(SizeClass size_class, uint64_t blocks) {
+    until_[size_class] -= blocks;
+  }
+  void TakeBack(SizeClass size_class, uint64_t blocks) {
+    until_[size_class] += blocks;
+  }
+  // The sample came: returns its interval.
+  uint64_t TakeSmall(SizeClass size_class) {
+    return TakeSample(size_class, ClassSize(size_class));
+  }
+
+ private:
+  // The small classes by their numbers, and behind them the others.
+  static constexpr uint32_t kL2Part = kLastTinyClass + 1;
+  static constexpr uint32_t kL25Part = kL2Part + 1;
+  static constexpr uint32_t kParts = kL25Part + 1;
+  static constexpr uint32_t kLargePart = kNoClass;
+
+  static constexpr uint32_t PartOf(SizeClass size_class) {
+    if (size_class <= kLastTinyClass) return size_class;
+    return size_class <= kLastL2Class ? kL2Part : kL25Part;
+  }
+
+  uint64_t TakeSample(uint32_t part, uint64_t unit);
+  void Begin(uint32_t part, uint64_t unit);
+  uint64_t Draw(uint64_t interval);
+
+  uint64_t random_ = 0;
+  uint64_t interval_ = 0;
+  bool adapts_ = false;
+  // Blocks of small classes, bytes of the others.
+  std::array<uint64_t, kParts> until_{};
+  std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SAMPLER_H_

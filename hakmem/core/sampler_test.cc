@@ -1,0 +1,138 @@
+#include "hakmem/core/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "gtest/gtest.h"
+
+namespace hakmem {
+namespace {
+
+constexpr uint64_t kInterval = 4096;
+
+SizeClass SizeClassOf(uint64_t bytes) {
+  return bytes <= kMaxPooledSize ? SizeToClass(bytes) : kNoClass;
+}
+
+// Within five standard deviations of what is expected of `n` blocks.
+void ExpectShare(uint64_t samples, uint64_t n, uint64_t bytes) {
+  const double p = -std::expm1(-static_cast<double>(bytes) / kInterval);
+  const double mean = static_cast<double>(n) * p;
+  EXPECT_NEAR(static_cast<double>(samples), mean,
+              5 * std::sqrt(mean * (1 - p)) + 1)
+      << bytes;
+}
+
+TEST(SamplerTest, SamplesBlocksByTheirSize) {
+  Sampler sampler;
+  sampler.Start(kInterval, false, 1);
+  for (const uint64_t bytes : {1280, 4096, 20480, 1 << 20, 1 << 21}) {
+    constexpr uint64_t kBlocks = 200000;
+    uint64_t samples = 0;
+    for (uint64_t i = 0; i < kBlocks; ++i) {
+      samples += sampler.Take(SizeClassOf(bytes), bytes) != 0 ? 1 : 0;
+    }
+    ExpectShare(samples, kBlocks, bytes);
+  }
+}
+
+// Whether blocks of one size come alone or among others.
+TEST(SamplerTest, IsNotMovedByWhatElseIsAllocated) {
+  Sampler sampler;
+  sampler.Start(kInterval, false, 2);
+  constexpr uint64_t kRounds = 200000;
+  uint64_t small = 0;
+  uint64_t large = 0;
+  for (uint64_t i = 0; i < kRounds; ++i) {
+    small += sampler.Take(kNoClass, 64) != 0 ? 1 : 0;
+    large += sampler.Take(kNoClass, 8192) != 0 ? 1 : 0;
+  }
+  ExpectShare(small, kRounds, 64);
+  ExpectShare(large, kRounds, 8192);
+}
+
+TEST(SamplerTest, CountsBlocksOfAClassDown) {
+  Sampler sampler;
+  sampler.Start(kInterval, false, 3);
+  for (const SizeClass c : {SizeClass{1}, SizeClass{5}, kLastTinyClass}) {
+    constexpr uint64_t kSamples = 20000;
+    uint64_t blocks = 0;
+    for (uint64_t i = 0; i < kSamples; ++i) {
+      blocks += sampler.BlocksUntil(c) + 1;
+      sampler.Pass(c, sampler.BlocksUntil(c));
+      EXPECT_EQ(sampler.BlocksUntil(c), 0u);
+      sampler.TakeSmall(c);
+    }
+    ExpectShare(kSamples, blocks, ClassSize(c));
+  }
+}
+
+// The distances' variance is the square of their mean.
+TEST(SamplerTest, DistancesAreExponential) {
+  Sampler sampler;
+  sampler.Start(1 << 20, false, 4);
+  double sum = 0;
+  double squares = 0;
+  constexpr int kSamples = 100000;
+  for (int i = 0; i < kSamples; ++i) {
+    const auto distance = static_cast<double>(sampler.BlocksUntil(1)) * 8;
+    sum += distance;
+    squares += distance * distance;
+    sampler.TakeSmall(1);
+  }
+  const double mean = sum / kSamples;
+  EXPECT_NEAR(mean / (1 << 20), 1, 0.02);
+  EXPECT_NEAR((squares / kSamples - mean * mean) / (mean * mean), 1, 0.05);
+}
+
+TEST(SamplerTest, SeedsSayWhichBlocks) {
+  Sampler a;
+  Sampler b;
+  Sampler c;
+  a.Start(kInterval, false, 5);
+  b.Start(kInterval, false, 5);
+  c.Start(kInterval, false, 6);
+  int same = 0;
+  for (int i = 0; i < 1000; ++i) {
+    EXPECT_EQ(a.BlocksUntil(3), b.BlocksUntil(3));
+    same += a.BlocksUntil(3) == c.BlocksUntil(3) ? 1 : 0;
+    a.TakeSmall(3);
+    b.TakeSmall(3);
+    c.TakeSmall(3);
+  }
+  EXPECT_LT(same, 100);
+}
+
+// However fast samples come, and each with the interval that it was taken at.
+TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
+  Sampler sampler;
+  sampler.Start(kInterval, true, 7);
+  uint64_t interval = 0;
+  double bytes = 0;
+  double estimate = 0;
+  for (int samples = 0; samples < 600;) {
+    constexpr uint64_t kBytes = 2048;
+    bytes += kBytes;
+    const uint64_t taken_at = sampler.Take(SizeToClass(kBytes), kBytes);
+    if (taken_at == 0) continue;
+    ++samples;
+    EXPECT_GE(taken_at, interval / 2);
+    interval = std::max(interval, taken_at);
+    estimate += kBytes / -std::expm1(-static_cast<double>(kBytes) /
+                                     static_cast<double>(taken_at));
+  }
+  EXPECT_GE(interval, 64 * kInterval);
+  EXPECT_NEAR(estimate / bytes, 1, 0.25);
+  // Other sizes are sampled as before.
+  EXPECT_EQ(sampler.TakeSmall(3), kInterval);
+}
+
+TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {
+  Sampler sampler;
+  sampler.Start(kInterval, false, 8);
+  for (int i = 0; i < 10000; ++i) EXPECT_EQ(sampler.TakeSmall(3), kInterval);
+}
+
+}  // namespace
+}  // namespace hakmem

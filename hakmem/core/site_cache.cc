@@ -1,0 +1,241 @@
+#include "hakmem/core/site_cache.h"
+
+#include <algorithm>
+
+#include "hakmem/core/arena.h"
+#include "hakmem/core/os.h"
+#include "hakmem/core/thread_cache.h"
+
+namespace hakmem {
+
+namespace {
+
+// No block's tag.
+constexpr Tag kEmptySlot = kNoSite | kOldBirth;
+
+}  // namespace
+
+namespace site_cache_internal {
+
+constinit SiteSlot no_slot = {.id = 0,
+                              .top = no_slot.blocks,
+                              .limit = no_slot.blocks,
+                              .tag = kEmptySlot,
+                              .left = SiteSlot::kPeriod,
+                              .given = 0,
+                              .flushed = 0,
+                              .cell = 0,
+                              .twin = kNoClass,
+                              .floor = nullptr,
+                              .blocks = {}};
+
+}  // namespace site_cache_internal
+
+namespace {
+
+// A table grows fourfold, twice, while one slow path in four finds its slot
+// taken by another pair: as seen at each 64th of those. At least 64 slots: see
+// SlotAt().
+constexpr uint32_t kFirstSlots = 64;
+constexpr uint32_t kMostSlots = 1024;
+constexpr uint32_t kMissesToGrow = 64;
+constexpr uint32_t kRareMiss = 4;
+
+// Bytes by which a slot may differ from its cell.
+constexpr int64_t kMostBytes = 64 << 10;
+
+// What a thread has counted is not older than this for who looks from outside,
+// where it comes to a slow path meanwhile: a quarter of a second, in ticks.
+constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
+
+constexpr uint32_t kLastIds = 256;
+
+void Clear(SiteSlot& slot) {
+  slot = site_cache_internal::no_slot;
+  slot.top = slot.limit = slot.blocks;
+}
+
+}  // namespace
+
+// What others read meanwhile may be between two steps; TSan is not to look.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
+    const SiteSlot& shared) {
+  const volatile SiteSlot& slot = shared;
+  if (slot.id == 0)
+    return {.site = kNoSite, .cell = 0, .allocs = 0, .frees = 0, .held = 0};
+  const uint32_t allocs = SiteSlot::kPeriod - slot.left;
+  const int64_t held = slot.top - shared.blocks;
+  const int64_t live = slot.given - held - slot.flushed;
+  return {.site = SiteOf(slot.tag),
+          .cell = slot.cell,
+          .allocs = allocs,
+          .frees = allocs - live,
+          .held = held};
+}
+
+void SiteCache::Flush(SiteSlot& slot) {
+  const uint32_t allocs = SiteSlot::kPeriod - slot.left;
+  const int64_t live = slot.live() - slot.flushed;
+  slot.left = SiteSlot::kPeriod;
+  slot.flushed = slot.live();
+  const auto frees = static_cast<uint64_t>(allocs - live);
+  if (allocs != 0 || frees != 0) {
+    AddToCell(SiteTable::Cell(slot.cell), allocs, frees);
+  }
+}
+
+void SiteCache::LookAfter(SiteSlot* slot) {
+  const int64_t bytes = (int64_t{slot->live()} - slot->flushed) *
+                        static_cast<int64_t>(ClassSize(slot->twin));
+  if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
+  tag_clock.Advance();
+  ++loads_;
+  if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
+}
+
+// Takes the free blocks out of a slot first, and gives them back then: that may
+// come to a lock, and who waits for that may allocate and come here.
+void SiteCache::Return(SiteSlot& slot) {
+  const SizeClass twin = slot.twin;
+  const int32_t count = slot.held();
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot.blocks, count, blocks);
+  slot.given -= count;
+  slot.top = slot.blocks;
+  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+}
+
+void SiteCache::Evict(SiteSlot& slot) {
+  Flush(slot);
+  const SizeClass twin = slot.twin;
+  const int32_t count = slot.held();
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot.blocks, count, blocks);
+  Clear(slot);
+  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+}
+
+// Also takes the free blocks from the slots that have handed out none since the
+// last time.
+void SiteCache::FlushAll() {
+  flushed_ = tag_clock.tick();
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    SiteSlot& slot = slots_[i];
+    if (slot.id == 0) continue;
+    const bool idle = slot.left == SiteSlot::kPeriod;
+    Flush(slot);
+    if (idle) Return(slot);
+  }
+}
+
+void SiteCache::ReturnBlocks() {
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    if (slots_[i].id != 0) Return(slots_[i]);
+  }
+}
+
+// Replaces the table by an empty one of this many slots. False, and nothing
+// changed, when there is no memory.
+bool SiteCache::MakeTable(uint32_t slots) {
+  const size_t bytes = slots * sizeof(SiteSlot);
+  auto* made = static_cast<SiteSlot*>(os::Map(bytes, os::kPageSize));
+  if (made == nullptr) return false;
+  HelgrindIgnore(made, bytes);
+  for (uint32_t i = 0; i < slots; ++i) Clear(made[i]);
+  auto mask = static_cast<uint32_t>(bytes - sizeof(SiteSlot));
+  {
+    MutexLock lock(ThreadCache::registry_mutex());
+    // Who waits for a lock may allocate, and have come here in between.
+    if (mask_ < mask) {
+      // Nobody can see what is counted twice or not at all meanwhile.
+      for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+        if (slots_[i].id != 0) Flush(slots_[i]);
+      }
+      std::swap(slots_, made);
+      std::swap(mask_, mask);
+    }
+  }
+  if (made == &site_cache_internal::no_slot) return true;
+  for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
+    SiteSlot& slot = made[i];
+    for (int32_t block = 0; block < slot.held(); ++block) {
+      give_back_(slot.twin, slot.blocks[block]);
+    }
+  }
+  os::Unmap(made, mask + sizeof(SiteSlot));
+  return true;
+}
+
+SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
+                          GiveBack give_back) {
+  if (SiteSlot* const slot = SlotAt(*site, twin);
+      slot->id == SiteTable::IdOf(*site)) {
+    return slot;
+  }
+  give_back_ = give_back;
+  if (mask_ == 0 && (!may_keep || !MakeTable(kFirstSlots))) return nullptr;
+  const uint32_t cell = site_table.CellOf(site, PlainOf(twin));
+  const uintptr_t id = SiteTable::IdOf(*site);
+  for (;;) {
+    SiteSlot* const slot = SlotAt(*site, twin);
+    if (slot->id == id) return slot;
+    if (slot->id == 0) {
+      slot->id = id;
+      slot->tag = *site;
+      slot->cell = cell;
+      slot->twin = twin;
+      return slot;
+    }
+    if (++misses_ == kMissesToGrow) {
+      const bool rare = loads_ > kMissesToGrow * kRareMiss;
+      misses_ = loads_ = 0;
+      const auto slots = static_cast<uint32_t>(mask_ / sizeof(SiteSlot) + 1);
+      if (!rare && slots < kMostSlots && may_keep && MakeTable(4 * slots)) {
+        continue;
+      }
+    }
+    Evict(*slot);
+  }
+}
+
+uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
+  if (last_ids_ == nullptr && may_keep && arena.EnsureReady()) {
+    void* const memory = arena.metadata().Allocate(kLastIds * sizeof(LastId));
+    if (memory != nullptr) {
+      last_ids_ = static_cast<LastId*>(memory);
+      std::fill_n(last_ids_, kLastIds, LastId{0, 0, SiteKind::kOther});
+    }
+  }
+  if (last_ids_ == nullptr) return site_table.Find(kind, id);
+  LastId& last = last_ids_[(id * 0x9E3779B97F4A7C15u) >> 56];
+  if (last.id == id && last.kind == kind) return last.site;
+  const uint32_t site = site_table.Find(kind, id);
+  if (site != kNoSite) last = {id, site, kind};
+  return site;
+}
+
+void SiteCache::Retire() {
+  if (last_ids_ != nullptr) {
+    arena.metadata().Free(last_ids_, kLastIds * sizeof(LastId));
+    last_ids_ = nullptr;
+  }
+  if (mask_ == 0) return;
+  SiteSlot* slots = &site_cache_internal::no_slot;
+  uint32_t mask = 0;
+  {
+    MutexLock lock(ThreadCache::registry_mutex());
+    for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+      if (slots_[i].id != 0) Flush(slots_[i]);
+    }
+    std::swap(slots_, slots);
+    std::swap(mask_, mask);
+  }
+  for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
+    for (int32_t block = 0; block < slots[i].held(); ++block) {
+      give_back_(slots[i].twin, slots[i].blocks[block]);
+    }
+  }
+  os::Unmap(slots, mask + sizeof(SiteSlot));
+}
+
+}  // namespace hakmem

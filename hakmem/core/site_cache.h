@@ -1,0 +1,156 @@
+// What the calling thread has of the sites that it allocates and frees for:
+// counts that it has not yet added to the cells that all threads share, and
+// some free blocks of each.
+//
+// A thread that tracks has a table of slots, one for a site and a block size. A
+// slot holds a few blocks that are free and have the site's tag already, so
+// that handing one out is a pop and a count, and taking one back a look at its
+// tag and a push: neither writes a tag, looks at a clock or needs a locked
+// instruction. How many blocks are live follows from how many the slot was
+// given and how many it holds. What was counted goes to the cell when the slot
+// is wanted for another pair, when the bytes have come to differ by 64 KiB,
+// after 4096 allocations, and at the thread's end. So a reader of the cells
+// alone is never far off, and with the slots of all threads added it is exact.
+//
+// An age is taken of the blocks that come by the slow path: those get a tag
+// with a date, which the fast path of free does not know.
+
+#ifndef HAKMEM_CORE_SITE_CACHE_H_
+#define HAKMEM_CORE_SITE_CACHE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "absl/base/attributes.h"
+#include "hakmem/core/observed.h"
+#include "hakmem/core/site.h"
+#include "hakmem/core/size_class.h"
+#include "hakmem/core/tag.h"
+
+namespace hakmem {
+
+// Thread safety: belongs to its thread; others read the counts (ForEachSlot).
+// Invariants:
+//  1. blocks[0] to *top[-1] are free blocks of the pair's twin, tagged with its
+//     site and without a date, and nobody else has them.
+//  2. live() is how many blocks of the pair this thread has handed out and not
+//     taken back, modulo those that it took back for others.
+struct alignas(256) SiteSlot {
+  static constexpr uint32_t kBlocks = 25;
+  // Allocations from one flush to the next, at most.
+  static constexpr uint32_t kPeriod = 4096;
+
+  uintptr_t id;  // the site's record; 0: no pair
+  void** top;
+  void** limit;     // top may not go beyond
+  Tag tag;          // of the blocks here
+  uint32_t left;    // kPeriod less the allocations since the last flush
+  int32_t given;    // blocks that came here from the twin's bin, less returned
+  int32_t flushed;  // live() at the last flush
+  uint32_t cell;
+  SizeClass twin;
+  void* floor;  // null: what is below an empty slot
+  void* blocks[kBlocks];
+
+  int32_t held() const { return static_cast<int32_t>(top - blocks); }
+  int32_t live() const { return given - held(); }
+};
+
+static_assert(sizeof(SiteSlot) == 256);
+
+namespace site_cache_internal {
+
+// The slot of threads that have none, which no pair has.
+extern constinit SiteSlot no_slot;
+
+}  // namespace site_cache_internal
+
+// Thread safety: belongs to its thread. Others read the slots of the caches
+// that are in the registry (thread_cache.cc) under its lock, which the owner
+// takes to change the table.
+class SiteCache {
+ public:
+  // Gives a free block of a twin back to the heap.
+  using GiveBack = void (*)(SizeClass twin, void* block);
+
+  constexpr SiteCache() = default;
+
+  // The slot where a pair has to be if it is anywhere, by any number that has
+  // the site's index in its lowest 17 bits. Two pairs of one site do not share
+  // a slot, and nor do two of one twin and neighbouring sites: so it is the
+  // pair's if it is the site's.
+  SiteSlot* SlotAt(uintptr_t site, SizeClass twin) const {
+    const auto hash = static_cast<uint32_t>(site * 37 + twin);
+    return reinterpret_cast<SiteSlot*>(
+        reinterpret_cast<char*>(slots_) +
+        (hash * uint32_t{sizeof(SiteSlot)} & mask_));
+  }
+
+  // The slot of the pair, or of kOtherSite where SiteTable::CellOf() says so,
+  // made when it is not there; another pair's that was in its place is emptied.
+  // Null when there is no table: `may_keep` says whether this thread may make
+  // one. May call `give_back`.
+  SiteSlot* Load(uint32_t* site, SizeClass twin, bool may_keep,
+                 GiveBack give_back);
+
+  // After something was counted in the slot, at the end of a slow path: lets
+  // the clock go on, and flushes what is due. May call `give_back`, and empty
+  // any slot.
+  void LookAfter(SiteSlot* slot);
+
+  // The site of an id that is no record's address, by the last ones looked up.
+  uint32_t Find(SiteKind kind, uintptr_t id, bool may_keep);
+
+  // Gives the free blocks of all slots back.
+  void ReturnBlocks();
+
+  // What the slot has counted goes to its cell.
+  static void Flush(SiteSlot& slot);
+
+  // Gives all blocks back, adds all that was counted, and has no slots again.
+  void Retire();
+
+  // What others see of a slot that has a pair.
+  struct Counted {
+    uint32_t site;
+    uint32_t cell;
+    uint32_t allocs;  // since the last flush
+    int64_t frees;
+    int64_t held;
+  };
+
+  // Calls fn(counted) for the slots. For the holder of the registry's lock.
+  template <typename Fn>
+  void ForEachSlot(Fn fn) const {
+    for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+      const Counted counted = Read(slots_[i]);
+      if (counted.site != kNoSite) fn(counted);
+    }
+  }
+
+ private:
+  struct LastId {
+    uintptr_t id;
+    uint32_t site;
+    SiteKind kind;
+  };
+
+  static Counted Read(const SiteSlot& slot);
+  void FlushAll();
+  void Return(SiteSlot& slot);
+  void Evict(SiteSlot& slot);
+  bool MakeTable(uint32_t slots);
+
+  SiteSlot* slots_ = &site_cache_internal::no_slot;
+  uint32_t mask_ = 0;     // of an offset in bytes
+  uint32_t misses_ = 0;   // since the last look at how seldom they are
+  uint32_t loads_ = 0;    // slow paths since then
+  uint64_t flushed_ = 0;  // tick of the last FlushAll()
+  GiveBack give_back_ = nullptr;
+  LastId* last_ids_ = nullptr;
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SITE_CACHE_H_

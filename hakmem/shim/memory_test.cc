@@ -1,0 +1,266 @@
+// What the heap says of its memory, and how it goes back: on request, beyond a
+// limit, and by the background thread.
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hakmem/shim/hakmem.h"
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+hak_stats Stats() {
+  hak_stats stats;
+  EXPECT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
+  return stats;
+}
+
+void ExpectSums(const hak_stats& stats) {
+  EXPECT_EQ(stats.live_bytes + stats.thread_cache_bytes + stats.depot_bytes +
+                stats.slab_free_bytes + stats.slab_tail_bytes +
+                stats.free_run_bytes + stats.table_bytes,
+            stats.mapped_bytes);
+  EXPECT_EQ(stats.slab_bytes + stats.large_bytes + stats.free_run_bytes,
+            stats.committed_bytes);
+  EXPECT_EQ(stats.committed_bytes + stats.direct_bytes + stats.table_bytes,
+            stats.mapped_bytes);
+  EXPECT_EQ(stats.slab_resident_bytes + stats.large_resident_bytes +
+                stats.direct_resident_bytes + stats.free_resident_bytes +
+                stats.table_resident_bytes,
+            stats.resident_bytes);
+  EXPECT_LE(stats.resident_bytes, stats.mapped_bytes);
+  EXPECT_LE(stats.free_resident_bytes, stats.free_dirty_bytes);
+}
+
+// Anonymous memory of this process that is resident, by the system's count.
+size_t Anonymous() {
+  std::ifstream rollup("/proc/self/smaps_rollup");
+  for (std::string line; std::getline(rollup, line);) {
+    if (line.starts_with("Anonymous:")) {
+      return std::strtoull(line.c_str() + 10, nullptr, 10) * 1024;
+    }
+  }
+  return 0;
+}
+
+std::vector<void*> Allocate(size_t bytes, size_t size) {
+  std::vector<void*> blocks(bytes / size);
+  for (void*& block : blocks) {
+    block = malloc(size);
+    std::memset(block, 1, size);
+  }
+  return blocks;
+}
+
+void Free(std::vector<void*>& blocks) {
+  for (void* const block : blocks) free(block);
+  blocks.clear();
+}
+
+TEST(FiguresTest, AddUpAfterEveryKindOfCall) {
+  ExpectSums(Stats());
+  std::vector<void*> small = Allocate(20 * kMiB, 100);
+  ExpectSums(Stats());
+  std::vector<void*> medium = Allocate(40 * kMiB, 5000);
+  std::vector<void*> large = Allocate(40 * kMiB, 2 * kMiB);
+  const hak_stats full = Stats();
+  ExpectSums(full);
+  EXPECT_GE(full.live_bytes, 99 * kMiB);
+  std::thread([&medium] {
+    Free(medium);
+    ExpectSums(Stats());
+  }).join();
+  ExpectSums(Stats());
+  Free(large);
+  ExpectSums(Stats());
+  Free(small);
+  const hak_stats after = Stats();
+  ExpectSums(after);
+  EXPECT_LE(after.live_bytes + 99 * kMiB, full.live_bytes);
+}
+
+TEST(FiguresTest, LiveIsWhatTheProgramHasToTheByte) {
+  const uint64_t before = Stats().live_bytes;
+  void* blocks[1000];
+  for (void*& block : blocks) block = malloc(100);
+  EXPECT_EQ(Stats().live_bytes - before, 1000 * 112u);
+  for (void* const block : blocks) free(block);
+  EXPECT_EQ(Stats().live_bytes, before);
+}
+
+TEST(FiguresTest, ResidentAgreesWithTheSystem) {
+  std::vector<void*> small = Allocate(100 * kMiB, 700);
+  std::vector<void*> large = Allocate(100 * kMiB, 3 * kMiB);
+  // Not touched, so not there.
+  void* const untouched = malloc(500 * kMiB);
+  const auto compare = [] {
+    const auto ours = static_cast<double>(Stats().resident_bytes);
+    const auto theirs = static_cast<double>(Anonymous());
+    EXPECT_NEAR(ours, theirs, theirs / 20);
+  };
+  compare();
+  for (size_t i = 0; i < small.size(); i += 2) {
+    free(small[i]);
+    small[i] = nullptr;
+  }
+  compare();
+  Free(large);
+  compare();
+  Free(small);
+  free(untouched);
+}
+
+TEST(ReleaseTest, AtLeastSoMuch) {
+  hak_release_memory(0);
+  std::vector<void*> blocks = Allocate(16 * kMiB, 3000);
+  const hak_stats full = Stats();
+  Free(blocks);
+  hak_release_memory(0);
+  EXPECT_EQ(hak_release_memory(kMiB), 0u) << "nothing was left";
+  EXPECT_EQ(Stats().free_resident_bytes, 0u);
+  EXPECT_LT(Stats().resident_bytes + 15 * kMiB, full.resident_bytes);
+  // Some of what is there, and not all of it.
+  void* const large = malloc(16 * kMiB);
+  std::memset(large, 1, 16 * kMiB);
+  free(large);
+  const uint64_t kept = Stats().free_resident_bytes;
+  ASSERT_GT(kept, kMiB / 2);
+  const size_t got = hak_release_memory(kMiB / 4);
+  EXPECT_GE(got, kMiB / 4);
+  EXPECT_LT(got, kept);
+}
+
+// Waits until `done()`, at most ten seconds: for a thread that works by the
+// clock there is nothing else to wait for.
+template <typename Fn>
+bool Within10Seconds(Fn done) {
+  for (int i = 0; i < 1000; ++i) {
+    if (done()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  return false;
+}
+
+int Threads() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.starts_with("Threads:")) return std::atoi(line.c_str() + 8);
+  }
+  return 0;
+}
+
+// Leaves free runs behind, and no call that would return them.
+void LeaveSomething() {
+  std::vector<void*> blocks = Allocate(8 * kMiB, 3000);
+  Free(blocks);
+  void* const large = malloc(kMiB + kMiB / 2);
+  std::memset(large, 1, kMiB);
+  free(large);
+}
+
+TEST(BackgroundTest, StartsOnceStopsAndStartsAgain) {
+  const int before = Threads();
+  hak_background_stop();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(hak_background_start(), 0);
+    EXPECT_EQ(hak_background_start(), 0);
+    EXPECT_EQ(Threads(), before + 1);
+    hak_background_stop();
+    EXPECT_TRUE(Within10Seconds([before] { return Threads() == before; }));
+  }
+}
+
+TEST(BackgroundTest, ManyMayStartAndStopItAtOnce) {
+  const int before = Threads();
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 8; ++i) {
+    threads.emplace_back([i] {
+      for (int round = 0; round < 50; ++round) {
+        if (i % 2 == 0) {
+          EXPECT_EQ(hak_background_start(), 0);
+        } else {
+          hak_background_stop();
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  hak_background_stop();
+  EXPECT_TRUE(Within10Seconds([before] { return Threads() == before; }));
+}
+
+TEST(BackgroundTest, ReturnsMemoryWhileNobodyCalls) {
+  hak_release_memory(0);
+  LeaveSomething();
+  const hak_stats before = Stats();
+  ASSERT_GT(before.free_resident_bytes, kMiB / 2);
+  ASSERT_EQ(hak_background_start(), 0);
+  EXPECT_TRUE(Within10Seconds([] {
+    return Stats().free_resident_bytes < kMiB / 8;
+  })) << Stats().free_resident_bytes;
+  EXPECT_EQ(Stats().depot_bytes, 0u);
+  hak_background_stop();
+}
+
+TEST(BackgroundTest, TheChildOfAForkHasOneIfTheParentHad) {
+  for (const bool running : {true, false}) {
+    if (running) {
+      ASSERT_EQ(hak_background_start(), 0);
+    }
+    const pid_t child = fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      LeaveSomething();
+      const bool right = running
+                             ? Threads() == 2 && Within10Seconds([] {
+                                 return Stats().free_resident_bytes < kMiB / 8;
+                               })
+                             : Threads() == 1;
+      // By way of exit(), which does not wait for it.
+      std::exit(right ? 0 : 1);
+    }
+    int status = 0;
+    ASSERT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0) << running;
+    hak_background_stop();
+  }
+}
+
+TEST(BackgroundTest, WorksBesideThreadsThatAllocate) {
+  ASSERT_EQ(hak_background_start(), 0);
+  std::vector<std::thread> threads;
+  std::atomic<int> wrong{0};
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([i, &wrong] {
+      for (int round = 0; round < 40; ++round) {
+        std::vector<unsigned char*> blocks(2000);
+        for (unsigned char*& block : blocks) {
+          block = static_cast<unsigned char*>(malloc(2000));
+          std::memset(block, i + 1, 2000);
+        }
+        for (unsigned char* const block : blocks) {
+          if (block[0] != i + 1 || block[1999] != i + 1) ++wrong;
+          free(block);
+        }
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  hak_background_stop();
+  EXPECT_EQ(wrong, 0);
+}
+
+}  // namespace

@@ -1,0 +1,172 @@
+"""Profiles of whole programs. Arguments: the library, and a program that is
+linked with hakmem.
+"""
+
+import errno
+import glob
+import os
+import signal
+import subprocess
+import sys
+import unittest
+
+from hakmem.core import pprof
+from hakmem.shim import preloading
+
+PROGRAM = os.path.realpath(sys.argv.pop(1))
+
+
+class ProfileCase(preloading.PreloadCase):
+
+  def run_program(self, *arguments, expect_stderr='', preload=False, **env):
+    command = [arg for arg in arguments]
+    result = subprocess.run(
+        command if preload else [PROGRAM, *command], capture_output=True,
+        text=True, cwd=self.scratch, check=False,
+        env=self.environment(preload, **env))
+    self.assertEqual(result.stderr, expect_stderr)
+    self.assertEqual(result.returncode, 0)
+    return result.stdout
+
+  def files(self, pattern):
+    return sorted(glob.glob(os.path.join(self.scratch, pattern)))
+
+
+def by_place(lines, profile):
+  """(exact, profiled) of each place: objects and bytes, allocated and in use."""
+  exact = [[int(number) for number in line.split()] for line in lines]
+  starts = sorted(row[0] for row in exact)
+  found = {start: [0, 0, 0, 0] for start in starts}
+  for frames, values in profile.samples:
+    # The frames of the heap itself are left out.
+    begun = [start for start in starts if start <= frames[0]]
+    if begun and frames[0] - begun[-1] < 200:
+      found[begun[-1]] = [a + b for a, b in zip(found[begun[-1]], values)]
+  return [(row[1:], found[row[0]]) for row in exact]
+
+
+class SampledTest(ProfileCase):
+
+  def check_five(self, threads):
+    path = os.path.join(self.scratch, 'five')
+    out = self.run_program('five', str(threads), path,
+                           HAKMEM_SAMPLE_BYTES='4K')
+    profile = pprof.read(path)
+    self.assertEqual(profile.period, 4096)
+    for exact, profiled in by_place(out.splitlines(), profile):
+      for real, estimated in zip(exact, profiled):
+        self.assertLessEqual(abs(estimated - real), 0.1 * real)
+
+  def test_five_places_on_one_thread(self):
+    self.check_five(1)
+
+  def test_five_places_on_four_threads(self):
+    self.check_five(4)
+
+  # With so short an interval every block is a sample.
+  def test_is_exact_where_all_blocks_are_samples(self):
+    path = os.path.join(self.scratch, 'exact')
+    out = self.run_program('exact', path, HAKMEM_SAMPLE_BYTES='1')
+    for exact, profiled in by_place(out.splitlines(), pprof.read(path)):
+      self.assertEqual(exact, profiled)
+
+  def test_stacks_reach_main_and_below(self):
+    path = os.path.join(self.scratch, 'exact')
+    self.run_program('exact', path, HAKMEM_SAMPLE_BYTES='1')
+    profile = pprof.read(path)
+    own = {id for id, mapping in profile.mappings.items()
+           if mapping.path == PROGRAM}
+    libc = {id for id, mapping in profile.mappings.items()
+            if os.path.basename(mapping.path) == 'libc.so.6'}
+    whole = [frames for frames, _ in profile.samples
+             if profile.mapping_of[frames[0]] in own]
+    self.assertGreater(len(whole), 3)
+    for frames in whole:
+      # Ends in _start, of the program; what called main is the C library's.
+      self.assertIn(profile.mapping_of[frames[-1]], own)
+      self.assertIn(profile.mapping_of[frames[-2]], libc)
+
+  def test_is_off_unless_asked_for(self):
+    out = self.run_program('write', 'x')
+    self.assertEqual(out, f'{errno.ENODATA}\n')
+    self.assertEqual(self.files('*'), [])
+
+
+class WrittenTest(ProfileCase):
+
+  def test_at_exit(self):
+    self.run_program('raise', '0', '1', HAKMEM_PROFILE='exit')
+    (path,) = self.files('hakmem-*-1.pb.gz')
+    self.assertEqual(pprof.read(path).period, 512 * 1024)
+
+  def test_at_exit_of_parent_and_child(self):
+    out = self.run_program('fork', HAKMEM_PROFILE='exit',
+                           HAKMEM_PROFILE_FILE='./%p.prof',
+                           HAKMEM_SAMPLE_BYTES='1K')
+    for pid in out.split():
+      profile = pprof.read(os.path.join(self.scratch, pid + '.prof'))
+      self.assertGreater(profile.total('alloc_space'), 100000)
+    self.assertEqual(len(self.files('*.prof')), 2)
+
+  def test_every_second(self):
+    self.run_program('busy', '3', HAKMEM_PROFILE='1',
+                     HAKMEM_PROFILE_FILE='./%n')
+    self.assertIn(len(self.files('*')), [2, 3])
+    totals = [pprof.read(path).total('alloc_space')
+              for path in self.files('*')]
+    self.assertEqual(totals, sorted(totals))
+    self.assertGreater(totals[0], 0)
+
+  def test_on_a_signal(self):
+    self.run_program('raise', str(int(signal.SIGUSR2)), '3',
+                     HAKMEM_PROFILE_SIGNAL=str(int(signal.SIGUSR2)),
+                     HAKMEM_PROFILE_FILE='./%n.prof', HAKMEM_SAMPLE_BYTES='1K')
+    paths = self.files('*.prof')
+    self.assertEqual(len(paths), 3)
+    totals = [pprof.read(path).total('alloc_space') for path in paths]
+    self.assertEqual(totals, sorted(totals))
+    self.assertGreater(totals[2], totals[0])
+
+  def test_by_the_program(self):
+    out = self.run_program('write', 'a', 'b', '/', 'none/c',
+                           HAKMEM_SAMPLE_BYTES='64K')
+    self.assertEqual(out.split(), ['0', '0', str(errno.EISDIR),
+                                   str(errno.ENOENT)])
+    self.assertEqual(len(self.files('*')), 2)
+
+  def test_a_path_that_cannot_be_written_costs_a_line(self):
+    line = ('hakmem: warning: cannot write the profile /none/p: '
+            'No such file or directory\n')
+    self.run_program('raise', '0', '1', HAKMEM_PROFILE='exit',
+                     HAKMEM_PROFILE_FILE='/none/p', expect_stderr=line)
+    self.run_program('raise', str(int(signal.SIGUSR2)), '3',
+                     HAKMEM_PROFILE_SIGNAL=str(int(signal.SIGUSR2)),
+                     HAKMEM_PROFILE_FILE='/none/p', expect_stderr=line)
+
+  # Said at the start, not when the time has come.
+  def test_says_so_before_the_program_begins(self):
+    self.run_program(
+        'write', HAKMEM_PROFILE='3600', HAKMEM_PROFILE_FILE='/dev/null/p',
+        expect_stderr='hakmem: warning: cannot write the profile /dev/null/p: '
+        'Not a directory\n')
+
+
+class PreloadedTest(ProfileCase):
+
+  def test_python(self):
+    self.run_program(
+        '/usr/bin/python3', '-c',
+        'x = [bytes(1000 + i) for i in range(20000)]', preload=True,
+        HAKMEM_PROFILE='exit', HAKMEM_PROFILE_FILE='./python',
+        HAKMEM_SAMPLE_BYTES='64K')
+    profile = pprof.read(os.path.join(self.scratch, 'python'))
+    self.assertGreater(profile.total('alloc_space'), 150e6)
+    self.assertLess(profile.total('alloc_space'), 400e6)
+    # No frame of the library, which allocated them.
+    for frames, _ in profile.samples:
+      mapping = profile.mappings.get(profile.mapping_of[frames[0]])
+      self.assertNotEqual(mapping and mapping.path, preloading.LIBRARY)
+
+
+if __name__ == '__main__':
+  unittest.main()

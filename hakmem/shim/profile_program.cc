@@ -1,0 +1,182 @@
+// A program whose heap is known, for profile_output_test.py.
+//
+//     profile_program MODE ARGUMENT...
+//
+// five THREADS FILE: each thread allocates at five places, with short-lived
+// blocks between, and keeps some at each; writes a profile to FILE, and a line
+// for each place: its function's address, and what it has in use and has
+// allocated, in blocks and bytes, all sizes as the heap rounds them up.
+// exact FILE: a few blocks of one place; the same lines.
+// write PATH...: prints what hak_profile_write() returns for each.
+// raise SIGNAL TIMES: allocates, raises the signal, as often as that.
+// busy SECONDS: allocates and frees for that long.
+// fork: allocates, and so does its child.
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cinttypes>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "hakmem/shim/hakmem.h"
+
+namespace {
+
+struct Count {
+  std::atomic<uint64_t> alloc_objects{0};
+  std::atomic<uint64_t> alloc_bytes{0};
+  std::atomic<uint64_t> inuse_objects{0};
+  std::atomic<uint64_t> inuse_bytes{0};
+};
+
+constexpr int kPlaces = 6;  // the last one keeps nothing
+Count counts[kPlaces];
+
+void* Note(Count& count, void* block) {
+  if (block == nullptr) abort();
+  count.alloc_objects += 1;
+  count.alloc_bytes += hak_usable_size(block);
+  count.inuse_objects += 1;
+  count.inuse_bytes += hak_usable_size(block);
+  return block;
+}
+
+void Release(int place, void* block) {
+  counts[place].inuse_objects -= 1;
+  counts[place].inuse_bytes -= hak_usable_size(block);
+  free(block);
+}
+
+[[gnu::noinline]] void* AllocateSmall() { return Note(counts[0], malloc(48)); }
+[[gnu::noinline]] void* AllocateNew() {
+  return Note(counts[1], ::operator new(400));
+}
+[[gnu::noinline]] void* AllocateMedium() {
+  return Note(counts[2], calloc(5, 1000));
+}
+[[gnu::noinline]] void* AllocateAligned() {
+  return Note(counts[3], aligned_alloc(4096, 40960));
+}
+[[gnu::noinline]] void* AllocateLarge() {
+  return Note(counts[4], malloc(1500000));
+}
+[[gnu::noinline]] void* AllocateShort(size_t size) {
+  return Note(counts[5], malloc(size));
+}
+
+void PrintCounts() {
+  const uintptr_t places[kPlaces] = {
+      reinterpret_cast<uintptr_t>(&AllocateSmall),
+      reinterpret_cast<uintptr_t>(&AllocateNew),
+      reinterpret_cast<uintptr_t>(&AllocateMedium),
+      reinterpret_cast<uintptr_t>(&AllocateAligned),
+      reinterpret_cast<uintptr_t>(&AllocateLarge),
+      reinterpret_cast<uintptr_t>(&AllocateShort)};
+  for (int i = 0; i < kPlaces; ++i) {
+    const Count& count = counts[i];
+    std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
+                "\n",
+                places[i], count.alloc_objects.load(), count.alloc_bytes.load(),
+                count.inuse_objects.load(), count.inuse_bytes.load());
+  }
+}
+
+// Short-lived blocks of the sizes that others keep, so that mostly these calls
+// find bins full and empty.
+void Churn(uint64_t* random) {
+  const auto next = [random] {
+    *random = *random * 6364136223846793005u + 1442695040888963407u;
+    constexpr size_t kSizes[] = {48, 48, 48, 400, 400, 5000, 48, 400};
+    return AllocateShort(kSizes[*random >> 61]);
+  };
+  void* blocks[8];
+  for (void*& block : blocks) block = next();
+  for (int i = 0; i < 16; ++i) {
+    Release(5, blocks[i % 8]);
+    blocks[i % 8] = next();
+  }
+  for (void* const block : blocks) Release(5, block);
+}
+
+void RunFive(int thread, std::vector<void*>* kept) {
+  uint64_t random = static_cast<uint64_t>(thread) + 1;
+  for (int i = 0; i < 40000; ++i) {
+    Churn(&random);
+    kept->push_back(AllocateSmall());
+    void* const gone = AllocateSmall();
+    kept->push_back(AllocateSmall());
+    Release(0, gone);
+    if (i % 2 == 0) kept->push_back(AllocateNew());
+    if (i % 8 == 0) kept->push_back(AllocateMedium());
+    if (i % 64 == 0) kept->push_back(AllocateAligned());
+    if (i % 2000 == 0) kept->push_back(AllocateLarge());
+  }
+}
+
+int Five(int threads, const char* path) {
+  std::vector<std::vector<void*>> kept(static_cast<size_t>(threads));
+  for (std::vector<void*>& blocks : kept) blocks.reserve(200000);
+  std::vector<std::thread> running;
+  for (int i = 1; i < threads; ++i) {
+    running.emplace_back(RunFive, i, &kept[static_cast<size_t>(i)]);
+  }
+  RunFive(0, kept.data());
+  for (std::thread& thread : running) thread.join();
+  const int error = hak_profile_write(path);
+  PrintCounts();
+  return error;
+}
+
+int Exact(const char* path) {
+  void* const blocks[] = {AllocateSmall(), AllocateSmall(), AllocateNew(),
+                          AllocateMedium(), AllocateLarge()};
+  Release(0, AllocateSmall());
+  const int error = hak_profile_write(path);
+  PrintCounts();
+  return blocks[0] == nullptr ? 1 : error;
+}
+
+void Allocate() {
+  for (int i = 0; i < 1000; ++i) Release(5, AllocateShort(400));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const char* const mode = argc > 1 ? argv[1] : "";
+  if (std::strcmp(mode, "five") == 0) {
+    return Five(std::atoi(argv[2]), argv[3]);
+  }
+  if (std::strcmp(mode, "exact") == 0) return Exact(argv[2]);
+  if (std::strcmp(mode, "write") == 0) {
+    for (int i = 2; i < argc; ++i) {
+      std::printf("%d\n", hak_profile_write(argv[i]));
+    }
+  } else if (std::strcmp(mode, "raise") == 0) {
+    for (int i = std::atoi(argv[3]); i != 0; --i) {
+      Allocate();
+      raise(std::atoi(argv[2]));
+    }
+  } else if (std::strcmp(mode, "busy") == 0) {
+    const auto end = std::chrono::steady_clock::now() +
+                     std::chrono::seconds(std::atoi(argv[2]));
+    while (std::chrono::steady_clock::now() < end) Allocate();
+  } else if (std::strcmp(mode, "fork") == 0) {
+    Allocate();
+    const pid_t child = fork();
+    Allocate();
+    std::printf("%d\n", getpid());
+    if (child != 0) waitpid(child, nullptr, 0);
+  } else {
+    return 2;
+  }
+  return 0;
+}

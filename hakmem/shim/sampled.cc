@@ -1,0 +1,76 @@
+#include "hakmem/shim/sampled.h"
+
+#include <array>
+
+#include "hakmem/core/unwind.h"
+#include "hakmem/shim/heap.h"
+#include "hakmem/shim/profile_output.h"
+
+namespace hakmem::heap {
+namespace {
+
+// The frames of a stack that are kept, from the innermost.
+constexpr size_t kMostFrames = 64;
+
+// The site of the calling thread's stack, from `caller` on, for a sample at
+// that interval; kNoSite when there is no table for it.
+uint32_t StackSite(const void* caller, uint64_t interval) {
+  const ErrnoKeeper keeper;
+  WriteProfileIfDue();
+  const auto first = reinterpret_cast<uintptr_t>(caller);
+  std::array<uintptr_t, kMostFrames> frames;
+  size_t count = CaptureStack(frames.data(), frames.size(), first);
+  if (count == 0) {
+    frames[0] = first - 1;
+    count = 1;
+  }
+  // The table has return addresses.
+  std::array<uint64_t, kMostFrames> addresses;
+  for (size_t i = 0; i < count; ++i) addresses[i] = frames[i] + 1;
+  return site_table.Stack(addresses.data(), static_cast<uint32_t>(count),
+                          interval);
+}
+
+}  // namespace
+
+void* AllocateSampledSmall(size_t size, const void* caller) {
+  const SizeClass size_class = SmallSizeToClass(size);
+  Sampler& sampler = thread_cache.sampler();
+  const uint64_t before = sampler.BlocksUntil(size_class);
+  if (before == 0) [[unlikely]] {
+    const uint32_t site = StackSite(caller, sampler.TakeSmall(size_class));
+    return site != kNoSite ? AllocateTracked(size, 1, site)
+                           : AllocateUntracked(size, 1);
+  }
+  const uint32_t stocked = thread_cache.FillStock(size_class, before);
+  if (stocked != 0) [[likely]] {
+    sampler.Pass(size_class, stocked);
+    return thread_cache.Pop(StockOf(size_class));
+  }
+  // The bin is empty, too, if this thread has any.
+  sampler.Pass(size_class, 1);
+  void* const block = AllocateUntracked(size, 1);
+  if (block != nullptr) {
+    sampler.Pass(size_class, thread_cache.FillStock(size_class, before - 1));
+  }
+  return block;
+}
+
+uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
+  const SizeClass size_class = ClassFor(size, alignment);
+  Sampler& sampler = thread_cache.sampler();
+  uint64_t interval = 0;
+  if (size_class == kNoClass) {
+    interval = sampler.Take(
+        size_class, (size + kGranuleSize - 1) & ~(uint64_t{kGranuleSize} - 1));
+  } else if (size_class > kLastTinyClass) {
+    interval = sampler.Take(size_class, ClassSize(size_class));
+  } else if (sampler.BlocksUntil(size_class) != 0) {
+    sampler.Pass(size_class, 1);
+  } else {
+    interval = sampler.TakeSmall(size_class);
+  }
+  return interval != 0 ? StackSite(caller, interval) : kNoSite;
+}
+
+}  // namespace hakmem::heap

@@ -1,0 +1,296 @@
+#include "hakmem/shim/tracked.h"
+
+#include <algorithm>
+
+#include "hakmem/core/report.h"
+#include "hakmem/shim/heap.h"
+#include "hakmem/shim/profile_output.h"
+#include "hakmem/shim/stage.h"
+
+namespace hakmem::heap {
+namespace {
+
+// The tag of a block of a twin; ends the program when none begins there.
+std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
+  return slab->TagOf(twin, slab->IndexOf(block));
+}
+
+void ToHeap(SizeClass twin, void* block) {
+  TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
+  if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+}
+
+// The slot of a pair, made if need be; null where this thread has none. Samples
+// have none: each stands for many blocks, and a profile is written from the
+// cells alone.
+SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
+  if (IsStack(*site)) return nullptr;
+  return thread_cache.site_cache().Load(site, twin, thread_cache.MayKeep(),
+                                        &ToHeap);
+}
+
+// A slot's most blocks, by number and by bytes: none where the pool is to have
+// no caches. Begins with one, and doubles as it is used up or filled.
+constexpr size_t kMostSlotBytes = 16 << 10;
+
+uint32_t MostBlocks(SizeClass twin) {
+  if (!tiny_pool.kCached || PlainOf(twin) > kLastTinyClass) return 0;
+  return std::min<uint32_t>(
+      SiteSlot::kBlocks,
+      static_cast<uint32_t>(kMostSlotBytes / ClassSize(twin)));
+}
+
+uint32_t GrowSlot(SiteSlot* slot) {
+  const auto capacity = static_cast<uint32_t>(slot->limit - slot->blocks);
+  const uint32_t grown = std::min(2 * capacity + 1, MostBlocks(slot->twin));
+  slot->limit = slot->blocks + grown;
+  return grown;
+}
+
+void CountAlloc(SiteSlot* slot) {
+  if (slot->left <= 1) {
+    slot->left = std::max(slot->left, 1u);
+    SiteCache::Flush(*slot);
+  }
+  --slot->left;
+}
+
+// Hands a block of the twin's bin out for the site, and fills the site's slot
+// up to its half with more that are there.
+void TrackBlock(void* block, SizeClass twin, uint32_t site) {
+  SiteSlot* const slot = SlotFor(&site, twin);
+  if (slot == nullptr) {
+    AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 1, 0);
+    tag_clock.Advance();
+  } else {
+    CountAlloc(slot);
+    ++slot->given;
+  }
+  TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
+  if (slot == nullptr) return;
+  void** const half = slot->blocks + GrowSlot(slot) / 2;
+  while (slot->top < half) {
+    void* const more = thread_cache.Pop(twin);
+    if (more == nullptr) break;
+    TagOf(more, twin).store(slot->tag, std::memory_order_relaxed);
+    ++slot->given;
+    *slot->top++ = more;
+  }
+  thread_cache.site_cache().LookAfter(slot);
+}
+
+// Counts that a block with this tag is gone; it is the caller's then.
+void UntrackBlock(SizeClass twin, Tag tag) {
+  AddAge(tag);
+  uint32_t site = SiteOf(tag);
+  SiteSlot* const slot = SlotFor(&site, twin);
+  if (slot == nullptr) {
+    AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 0, 1);
+    tag_clock.Advance();
+  } else {
+    --slot->given;
+    thread_cache.site_cache().LookAfter(slot);
+  }
+}
+
+// Makes room in a full slot: gives the half of its blocks that have been there
+// longest to the twin's bin.
+void SpillSlot(SiteSlot* slot) {
+  const int32_t count = slot->held() / 2 + 1;
+  const SizeClass twin = slot->twin;
+  void* blocks[SiteSlot::kBlocks];
+  std::copy_n(slot->blocks, count, blocks);
+  std::copy(slot->blocks + count, slot->top, slot->blocks);
+  slot->top -= count;
+  slot->given -= count;
+  // May come to a lock, and who waits for that may allocate, and come to this
+  // slot: it is as it should be.
+  for (int32_t i = 0; i < count; ++i) ToHeap(twin, blocks[i]);
+}
+
+void TrackLarge(void* block, size_t bytes, uint32_t site) {
+  tag_clock.Advance();
+  const uint32_t cell = site_table.CellOf(&site, LargeSizeClass(bytes));
+  SetLargeTag(block, site | tag_clock.now());
+  AddLargeAlloc(SiteTable::Cell(cell), bytes);
+}
+
+}  // namespace
+
+uint32_t SiteOfId(uintptr_t id) {
+  uint32_t site;
+  if (SiteTable::IsRecord(id, &site)) return site;
+  return thread_cache.site_cache().Find(SiteKind::kNumber, id,
+                                        thread_cache.MayKeep());
+}
+
+uint32_t Mark() {
+  if (thread_cache.mark() == ThreadCache::kMarkNotKnown) {
+    arena.EnsureReady();
+    const Options& options = arena.options();
+    const uint64_t interval = SampleInterval(options);
+    if (options.sites == kSitesByCaller) {
+      thread_cache.SetMark(ThreadCache::kByCaller);
+    } else if (interval != 0) {
+      // Threads in the order in which they come here have the same samples
+      // every time.
+      static constinit std::atomic<uint64_t> threads{0};
+      thread_cache.sampler().Start(
+          interval, options.sample_bytes == 0,
+          threads.fetch_add(1, std::memory_order_relaxed));
+      thread_cache.SetMark(ThreadCache::kBySample);
+    } else {
+      thread_cache.SetMark(ThreadCache::kNotMarked);
+    }
+  }
+  return thread_cache.mark();
+}
+
+uint32_t MarkedSite(const void* caller) {
+  const uint32_t mark = Mark();
+  if (mark == ThreadCache::kNotMarked || mark == ThreadCache::kBySample) {
+    return kNoSite;
+  }
+  if (mark != ThreadCache::kByCaller) return mark;
+  return thread_cache.site_cache().Find(SiteKind::kCaller,
+                                        reinterpret_cast<uintptr_t>(caller),
+                                        thread_cache.MayKeep());
+}
+
+void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
+                      bool* zeroed) {
+  if (zeroed != nullptr) *zeroed = false;
+  const SizeClass size_class = ClassFor(size, alignment);
+  if (size_class != kNoClass) {
+    const SizeClass twin = TwinOf(size_class);
+    SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
+    if (slot->tag == site && slot->top != slot->blocks) {
+      CountAlloc(slot);
+      return *--slot->top;
+    }
+    // A sample is one block of its size among thousands, and not worth a bin of
+    // a thread's own.
+    const bool is_sample = IsStack(site);
+    const auto allocate = [=] {
+      return is_sample ? BackendOf(twin).Allocate(twin)
+                       : AllocateFromClass(twin);
+    };
+    void* block = allocate();
+    if (block == nullptr) {
+      const ErrnoKeeper keeper;
+      Reclaim();
+      block = allocate();
+    }
+    if (block != nullptr) {
+      TrackBlock(block, twin, site);
+      return block;
+    }
+  }
+  void* const block =
+      AllocateLast(kNoClass, size, alignment, zeroed, site | tag_clock.now());
+  if (block == nullptr) return OutOfMemory();
+  TrackLarge(block, LargeSize(block), site);
+  return block;
+}
+
+[[gnu::noinline]] void* AllocateAtSlow(size_t size, uintptr_t id) {
+  const uint32_t site = SiteOfId(id);
+  return site != kNoSite ? AllocateTracked(size, 1, site)
+                         : AllocateUntracked(size, 1);
+}
+
+[[gnu::noinline]] void FreeAtSlow(void* block) { Free(block); }
+
+[[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
+  const ErrnoKeeper keeper;
+  std::atomic<Tag>& tag = TagOf(block, twin);
+  const Tag was = tag.exchange(kNoTag, std::memory_order_relaxed);
+  if (was == kNoTag) Die("double free of the block", block);
+  if (MostBlocks(twin) != 0) {
+    uint32_t site = SiteOf(was);
+    SiteSlot* slot = SlotFor(&site, twin);
+    if (slot != nullptr && slot->top == slot->limit) {
+      GrowSlot(slot);
+      if (slot->top == slot->limit) {
+        SpillSlot(slot);
+        slot = SlotFor(&site, twin);
+      }
+    }
+    if (slot != nullptr && slot->top != slot->limit) {
+      AddAge(was);
+      tag.store(slot->tag, std::memory_order_relaxed);
+      *slot->top = block;
+      std::atomic_thread_fence(std::memory_order_release);
+      ++slot->top;
+      thread_cache.site_cache().LookAfter(slot);
+      return;
+    }
+  }
+  UntrackBlock(twin, was);
+  if (IsStack(SiteOf(was))) {
+    BackendOf(twin).Free(twin, block);
+  } else {
+    ToHeap(twin, block);
+  }
+}
+
+void CountLargeFree(FreedLarge freed) {
+  if (freed.tag == kNoTag) return;
+  tag_clock.Advance();
+  uint32_t site = SiteOf(freed.tag);
+  const uint32_t cell = site_table.CellOf(&site, LargeSizeClass(freed.bytes));
+  AddLargeFree(SiteTable::Cell(cell), freed.bytes);
+  AddAge(freed.tag);
+}
+
+void CountLargeResize(void* block, size_t old_bytes) {
+  const Tag tag = LargeTag(block);
+  const size_t bytes = LargeSize(block);
+  if (tag == kNoTag || bytes == old_bytes) return;
+  CountLargeFree({old_bytes, tag});
+  TrackLarge(block, bytes, SiteOf(tag));
+}
+
+uint32_t SiteOfBlock(const void* block) {
+  const SizeClass size_class = arena.ClassOf(block);
+  if (size_class == kNoClass) {
+    const Tag tag = LargeTag(block);
+    return tag == kNoTag ? kNoSite : SiteOf(tag);
+  }
+  if (!IsTwin(size_class)) return kNoSite;
+  // kNoTag's is kNoSite.
+  return SiteOf(TagOf(block, size_class).load(std::memory_order_relaxed));
+}
+static_assert(SiteOf(kNoTag) == kNoSite);
+
+bool IsStack(uint32_t site) {
+  return site != kNoSite && SiteTable::Record(site).kind.load(
+                                std::memory_order_relaxed) == SiteKind::kStack;
+}
+
+void MoveToSite(void* block, uint32_t site) {
+  if (SiteOfBlock(block) == site) return;
+  const SizeClass size_class = arena.ClassOf(block);
+  if (size_class == kNoClass) {
+    const size_t bytes = LargeSize(block);
+    CountLargeFree({bytes, LargeTag(block)});
+    TrackLarge(block, bytes, site);
+  } else {
+    UntrackBlock(size_class,
+                 TagOf(block, size_class).load(std::memory_order_relaxed));
+    TrackBlock(block, size_class, site);
+  }
+}
+
+void CheckSite(const void* block, uintptr_t id) {
+  if (block == nullptr) return;
+  CheckLive(block);
+  const ErrnoKeeper keeper;
+  const uint32_t site = SiteOfBlock(block);
+  // Where the table is full, or there is none, no id is wrong.
+  if (site == kOtherSite || site == SiteOfId(id)) return;
+  Die("wrong site given back with the block", block);
+}
+
+}  // namespace hakmem::heap

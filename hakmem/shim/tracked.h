@@ -1,0 +1,136 @@
+// Blocks that belong to a site: how they are handed out, counted and taken
+// back, over the heap's pools and large blocks.
+//
+// A tracked block comes from the twin of its class (size_class.h), and up to
+// 1 KiB by way of a slot of this thread's (site_cache.h). The fast paths stand
+// in this header: whatever they do not find leads to the same call's slow path,
+// from the beginning and with nothing changed.
+
+#ifndef HAKMEM_SHIM_TRACKED_H_
+#define HAKMEM_SHIM_TRACKED_H_
+
+#include <atomic>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+
+#include "hakmem/core/core.h"
+
+namespace hakmem::heap {
+
+// The site that `id` names for hak_alloc_at(), made when it is new; kNoSite
+// when nothing can be tracked.
+uint32_t SiteOfId(uintptr_t id);
+
+// ThreadCache::mark(), which is known then.
+uint32_t Mark();
+
+// The site that the plain allocation of `caller` on this thread belongs to, by
+// its scope or by HAKMEM_SITES; kNoSite for none. Not for samples: see
+// SampledSite().
+uint32_t MarkedSite(const void* caller);
+
+// As AllocateAligned(), for a site. `*zeroed`, unless null, says whether the
+// block reads as zero; it may do so all the same when not.
+void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
+                      bool* zeroed = nullptr);
+
+// The slow paths, out of line.
+void* AllocateAtSlow(size_t size, uintptr_t id);
+void FreeTwinSlow(void* block, SizeClass twin);
+void FreeAtSlow(void* block);
+
+// Counts a large block that is gone.
+void CountLargeFree(FreedLarge freed);
+
+// Counts a large block that was resized to where it is now, `block`, from
+// `old_bytes`.
+void CountLargeResize(void* block, size_t old_bytes);
+
+// The site of a block that the caller has; kNoSite when it is not tracked.
+uint32_t SiteOfBlock(const void* block);
+
+// Whether a site is a sampled stack.
+bool IsStack(uint32_t site);
+
+// Moves a tracked block to another site; nothing else of it changes.
+void MoveToSite(void* block, uint32_t site);
+
+// Ends the program with one line on stderr unless `block` is null or belongs to
+// the site that `id` names.
+void CheckSite(const void* block, uintptr_t id);
+
+// hak_alloc_at().
+inline void* AllocateAt(size_t size, uintptr_t id) {
+  if (size > kMaxTinySize) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  const SizeClass twin = size_class_internal::kSmallTwinTable[(size + 7) >> 3];
+  SiteSlot* const slot =
+      thread_cache.site_cache().SlotAt(id / sizeof(ObservedSite), twin);
+  if (slot->id != id) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  void** const top = slot->top - 1;
+  void* const block = *top;
+  if (block == nullptr) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  // The slow path, which finds 0, knows that this one was not handed out.
+  if (--slot->left == 0) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  slot->top = top;
+  return block;
+}
+
+// Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
+// which this thread has a slot with room. False, and nothing done, for any
+// other pointer. Where the caller knows the block's site, and gives an id with
+// its index in it as SlotAt() has it, the tag is only compared and not waited
+// for. A wrong id makes it false.
+template <bool kKnowsSite>
+inline bool FreeTiny(void* block, uintptr_t known_site) {
+  const ArenaView& view = thread_cache.view();
+  const uintptr_t eighth =
+      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  if (eighth >= view.eighths) [[unlikely]]
+    return false;
+  const size_t granule = eighth >> (kGranuleShift - 3);
+  const uint32_t door =
+      view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
+  if (door >= kLastTinyClass) [[unlikely]]
+    return false;
+  const SizeClass twin = door + kFirstTwin;
+  // Slabs of these sizes are one granule.
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
+  const uint32_t index = BlockIndex(twin, (eighth << 3) & (kGranuleSize - 1));
+  const Tag tag = slab->TagOf(twin, index).load(std::memory_order_relaxed);
+  SiteSlot* const slot =
+      thread_cache.site_cache().SlotAt(kKnowsSite ? known_site : tag, twin);
+  if (slot->tag != tag) [[unlikely]]
+    return false;
+  void** const top = slot->top;
+  if (top == slot->limit) [[unlikely]]
+    return false;
+  *top = block;
+  // As in ThreadCache::Push().
+  __builtin_prefetch(block, 1);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot->top = top + 1;
+  return true;
+}
+
+constexpr bool TinySlabsAreGranules() {
+  for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
+    if (SlabGranules(c) != 1) return false;
+  }
+  return true;
+}
+static_assert(TinySlabsAreGranules());
+
+// hak_free_at().
+inline void FreeAt(void* block, uintptr_t id) {
+  if (!FreeTiny<true>(block, id / sizeof(ObservedSite))) [[unlikely]]
+    FreeAtSlow(block);
+}
+
+}  // namespace hakmem::heap
+
+#endif  // HAKMEM_SHIM_TRACKED_H_
