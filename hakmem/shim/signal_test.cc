@@ -3,6 +3,7 @@
 // errno.
 
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
@@ -26,6 +27,7 @@ constexpr size_t kStackBytes = 256 * 1024;
 
 std::atomic<uint64_t> handled{0};
 std::atomic<uint64_t> on_wrong_stack{0};
+sem_t was_handled;
 thread_local char* stack_begin = nullptr;
 
 void Handle(int) {
@@ -37,6 +39,7 @@ void Handle(int) {
     on_wrong_stack.fetch_add(1, std::memory_order_relaxed);
   }
   handled.fetch_add(1, std::memory_order_relaxed);
+  sem_post(&was_handled);
   errno = saved_errno;
 }
 
@@ -94,6 +97,7 @@ void UseHeap(unsigned char mark) {
 // while it waits for a lock or sets itself up.
 TEST(SignalTest, HandlersInTheMiddleOfMallocChangeNothing) {
   InstallHandler(SIGUSR1);
+  ASSERT_EQ(sem_init(&was_handled, 0, 0), 0);
   constexpr int kThreads = 4;
   constexpr uint64_t kSignals = 2000;
   std::atomic<int> running{kThreads};
@@ -107,15 +111,20 @@ TEST(SignalTest, HandlersInTheMiddleOfMallocChangeNothing) {
       }
       running.fetch_sub(1);
       // Is there to be sent signals until nobody sends any.
-      while (!stop.load()) std::this_thread::yield();
+      stop.wait(false);
     });
   }
   while (running.load() > 0) {
     for (std::thread& thread : threads) {
       ASSERT_EQ(pthread_kill(thread.native_handle(), SIGUSR1), 0);
     }
+    // No more than they can take: they are to get on as well.
+    for (int i = 0; i < kThreads; ++i) {
+      while (sem_wait(&was_handled) != 0) ASSERT_EQ(errno, EINTR);
+    }
   }
   stop.store(true);
+  stop.notify_all();
   for (std::thread& thread : threads) thread.join();
   // Before a thread has its stack, signals come on the one it runs on.
   EXPECT_LT(on_wrong_stack.load(), handled.load() / 2);
