@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "hakmem/core/os.h"
 
 namespace hakmem {
 
@@ -35,9 +36,9 @@ class ABSL_LOCKABLE Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  // Waits for the lock; keeps errno. Does nothing on a thread between
-  // BeginFork() and EndFork(): it holds all locks, and fork handlers of the
-  // program may allocate.
+  // Both keep errno. Lock() waits for the lock. Neither does anything on a
+  // thread between BeginFork() and EndFork(): it holds all locks, and fork
+  // handlers of the program may allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     const Route route = route_.load(std::memory_order_relaxed);
     if (route == Route::kShort) [[likely]] {
@@ -51,6 +52,8 @@ class ABSL_LOCKABLE Mutex {
   void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     const Route route = route_.load(std::memory_order_relaxed);
     if (route == Route::kShort) [[likely]] {
+      // While others contend it may sleep, which a signal cuts short.
+      const ErrnoKeeper keeper;
       mu_.Unlock();
     } else if (route != Route::kNone) {
       UnlockSlow();
