@@ -28,7 +28,7 @@ constexpr uint64_t kLeastArena = uint64_t{4} << 20;
 constexpr size_t kArenaAlignment = size_t{2} << 20;
 
 // Of what is live, this part may stay with the process as free memory.
-constexpr uint32_t kRetainedShare = 64;
+constexpr uint32_t kRetainedShare = 16;
 
 // Default of HAKMEM_SOFT_LIMIT: HAKMEM_LIMIT less this part of it.
 constexpr size_t kSoftLimitShare = 8;
@@ -54,7 +54,6 @@ void Arena::SetUp() {
   HelgrindIgnore(&live_granules_, sizeof(live_granules_));
   HelgrindIgnore(&work_, sizeof(work_));
   HelgrindIgnore(&pressed_, sizeof(pressed_));
-  HelgrindIgnore(&dirty_count_, sizeof(dirty_count_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   options_ = ReadOptions();
   hak_observed.start_milliseconds = os::CoarseMilliseconds();
@@ -239,7 +238,6 @@ uint32_t Arena::TakeDirty(uint32_t start, uint32_t length) {
     word &= ~mask;
   });
   dirty_granules_ -= taken;
-  dirty_count_.store(dirty_granules_, std::memory_order_relaxed);
   return taken;
 }
 
@@ -247,7 +245,6 @@ void Arena::MarkDirty(uint32_t start, uint32_t length) {
   ForEachWord(dirty_, start, length,
               [](uint64_t& word, uint64_t mask) { word |= mask; });
   dirty_granules_ += length;
-  dirty_count_.store(dirty_granules_, std::memory_order_relaxed);
   dirty_end_ = std::max(dirty_end_, start + length);
 }
 
@@ -286,12 +283,11 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   span->granules = granules;
   Enter(span, start, end);
   const uint32_t dirty = TakeDirty(start, granules);
-  retention_.Taken(dirty, dirty_granules_);
+  retention_.Taken(dirty_granules_);
   // What is in slabs is counted by the caches.
   if (span->kind == Span::Kind::kLarge) CountWork(granules * kGranuleSize);
   if (const uint32_t purged = TakePurged(start, granules); purged != 0) {
-    retention_.Regret(purged, dirty_granules_, frontier_,
-                      os::CoarseMilliseconds());
+    retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
   }
   NotePressure();
   ShowFigures();
@@ -336,11 +332,10 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     if (end + length != new_end) {
       free_.Insert(new_end, end + length - new_end);
     }
-    const uint32_t dirty = TakeDirty(end, new_end - end);
-    retention_.Taken(dirty, dirty_granules_);
+    TakeDirty(end, new_end - end);
+    retention_.Taken(dirty_granules_);
     if (const uint32_t purged = TakePurged(end, new_end - end); purged != 0) {
-      retention_.Regret(purged, dirty_granules_, frontier_,
-                        os::CoarseMilliseconds());
+      retention_.Regret(purged, frontier_, os::CoarseMilliseconds());
     }
     Enter(span, end, new_end);
     NotePressure();
@@ -410,7 +405,7 @@ void Arena::PurgeBeyondBound() {
   if (dirty_granules_ > bound) {
     // A little more than needed, so that the next free does not come here
     // again.
-    PurgeLocked(bound - std::min(bound, plain / 4));
+    PurgeLocked(bound - bound / 4);
   }
   DecayLocked(now);
   ShowFigures();
@@ -419,8 +414,7 @@ void Arena::PurgeBeyondBound() {
 size_t Arena::DecayLocked(int64_t now) {
   if (options_.purge == 0) return 0;
   const size_t surplus = retention_.Surplus(
-      dirty_granules_, work() >> kGranuleShift, work_span() >> kGranuleShift,
-      static_cast<int64_t>(options_.decay_ms), now);
+      dirty_granules_, static_cast<int64_t>(options_.decay_ms), now);
   return surplus == 0 ? 0 : PurgeLocked(dirty_granules_ - surplus);
 }
 
@@ -458,7 +452,6 @@ size_t Arena::PurgeLocked(size_t keep) {
     end = start;
   }
   dirty_end_ = end;
-  if (dirty_granules_ != before) retention_.Purged(dirty_granules_);
   return size_t{before - dirty_granules_} * kGranuleSize;
 }
 

@@ -192,13 +192,6 @@ class Arena {
   }
   size_t work() const { return work_.load(std::memory_order_relaxed); }
 
-  // How much work makes a window for Retention: a program that allocates all
-  // that it has, frees it and does the same again comes by with less than this.
-  size_t work_span() const {
-    return live_bytes() +
-           size_t{dirty_count_.load(std::memory_order_relaxed)} * kGranuleSize;
-  }
-
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
     return size_t{live_granules_.load(std::memory_order_relaxed)} *
@@ -290,7 +283,6 @@ class Arena {
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
-  std::atomic<uint32_t> dirty_count_{0};  // dirty_granules_, for readers
   std::atomic<bool> pressed_{false};
   std::atomic<size_t> work_{0};
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks

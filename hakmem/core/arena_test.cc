@@ -405,7 +405,7 @@ TEST_F(ArenaTest, TheBoundFollowsWhatIsLive) {
   std::shuffle(spans.begin(), spans.end(), random);
   for (Span* const span : spans) {
     Free(span);
-    ASSERT_LE(arena_->GetStats().dirty_bytes, arena_->live_bytes() / 64 + kMiB);
+    ASSERT_LE(arena_->GetStats().dirty_bytes, arena_->live_bytes() / 16 + kMiB);
   }
   EXPECT_GT(arena_->GetStats().dirty_bytes, 0u);
 }

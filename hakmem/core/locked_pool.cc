@@ -29,7 +29,7 @@ void Unlink(Slab*& head, Slab* slab) {
 
 // Of what is live, this part may stay with the process as free pages of slabs,
 // and this part of HAKMEM_RETAIN_BYTES beside it.
-constexpr size_t kRetainedShare = 64;
+constexpr size_t kRetainedShare = 32;
 constexpr size_t kRetainedPart = 4;
 
 }  // namespace
@@ -46,10 +46,9 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
     // All of its pages will be in use before it is in a list again.
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
-    retention_.Taken(dirty, own_dirty_pages_);
+    retention_.Taken(own_dirty_pages_);
     if (slab->purged_pages != 0) {
-      retention_.Regret(slab->purged_pages, own_dirty_pages_,
-                        arena.live_bytes() / os::kPageSize,
+      retention_.Regret(slab->purged_pages, arena.live_bytes() / os::kPageSize,
                         os::CoarseMilliseconds());
     }
     slab->ForgetPurged();
@@ -122,10 +121,8 @@ void LockedPool::PurgeBeyondBound() {
 size_t LockedPool::Decay(int64_t now) {
   MutexLock lock(mu_);
   if (arena.options().purge == 0) return 0;
-  return PurgeLocked(
-      retention_.Surplus(own_dirty_pages_, arena.work() / os::kPageSize,
-                         arena.work_span() / os::kPageSize,
-                         static_cast<int64_t>(arena.options().decay_ms), now));
+  return PurgeLocked(retention_.Surplus(
+      own_dirty_pages_, static_cast<int64_t>(arena.options().decay_ms), now));
 }
 
 // `pages` of them or a few more, of the emptiest slabs first. Those of other
@@ -147,7 +144,6 @@ size_t LockedPool::PurgeLocked(size_t pages) {
         slab->PurgePages();
         CountDirty(state, slab, before);
         purged += before;
-        retention_.Purged(own_dirty_pages_);
       }
     }
   }
