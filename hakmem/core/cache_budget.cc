@@ -6,7 +6,7 @@
 
 namespace hakmem {
 
-constinit CacheBudget cache_budget;
+constinit CacheBudget cache_budget{hak_observed.cached_bytes};
 
 namespace {
 

@@ -20,7 +20,8 @@ namespace hakmem {
 // counter: the limit is kept to within what threads are adding at the moment.
 class CacheBudget {
  public:
-  constexpr CacheBudget() = default;
+  // Counts in `used`.
+  explicit constexpr CacheBudget(std::atomic<int64_t>& used) : used_(used) {}
 
   // For a thread's magazines to grow. False, and nothing taken, when that would
   // go over the limit.
@@ -60,11 +61,11 @@ class CacheBudget {
     return false;
   }
 
-  // Where those who look from outside find it, on a cache line of its own.
-  std::atomic<int64_t>& used_ = hak_observed.cached_bytes;
+  std::atomic<int64_t>& used_;
   std::atomic<uint32_t> threads_{0};
 };
 
+// Counts where those who look from outside find it, on a cache line of its own.
 extern constinit CacheBudget cache_budget;
 
 }  // namespace hakmem

@@ -1,5 +1,6 @@
 #include "hakmem/core/cache_budget.h"
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <random>
@@ -26,7 +27,8 @@ class CacheBudgetTest : public testing::Test {
 };
 
 TEST_F(CacheBudgetTest, TheLimitFollowsWhatIsLiveUpToTheOption) {
-  CacheBudget budget;
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
   const int64_t floor = budget.limit();
   EXPECT_GT(floor, 0);
   EXPECT_LT(floor, 20 * kMiB);
@@ -43,7 +45,8 @@ TEST_F(CacheBudgetTest, TheLimitFollowsWhatIsLiveUpToTheOption) {
 }
 
 TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
-  CacheBudget budget;
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
   for (int i = 0; i < 16; ++i) budget.AddThread();
   EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(budget.limit())));
   EXPECT_TRUE(budget.TakeFirst(100));
@@ -53,7 +56,8 @@ TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
 }
 
 TEST_F(CacheBudgetTest, ThreadsGetAllOfItDepotsThreeQuarters) {
-  CacheBudget budget;
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
   const int64_t limit = budget.limit();
   const int64_t depots = limit / 4 * 3;
   EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(depots)));
@@ -72,7 +76,9 @@ TEST_F(CacheBudgetTest, ThreadsGetAllOfItDepotsThreeQuarters) {
 }
 
 TEST_F(CacheBudgetTest, ThreadsTogetherKeepTheLimit) {
-  static constinit CacheBudget budget;
+  static constinit std::atomic<int64_t> used{0};
+  static constinit CacheBudget budget(used);
+  HelgrindIgnore(&used, sizeof(used));
   HelgrindIgnore(&budget, sizeof(budget));
   const auto part = static_cast<uint32_t>(budget.limit() / 4);
   std::vector<std::thread> threads;
