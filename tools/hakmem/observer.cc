@@ -374,7 +374,9 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
     figures.allocs += allocs;
     figures.frees += std::min(frees, allocs);
   }
+  uint64_t tracked = 0;
   for (auto& [number, figures] : snapshot.sites) {
+    tracked += figures.live_bytes;
     const char* const site =
         sites->data() + number * site_region->element_bytes;
     // The peak is as of when the cells were added to last.
@@ -386,6 +388,8 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
           site, offsetof(ObservedSite, ages) + i * sizeof(uint64_t)));
     }
   }
+  // What caches have room for counts as cached, which is more than they hold.
+  heap.live = std::max(heap.live, tracked);
   return snapshot;
 }
 
