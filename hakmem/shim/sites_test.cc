@@ -386,13 +386,13 @@ TEST_F(SitesTest, ManySitesAtATime) {
 }
 
 TEST_F(SitesTest, MemoryOfFreedBlocksGoesBack) {
-  hak_release_memory();
+  hak_release_memory(0);
   hak_stats before;
   hak_stats_get(&before, sizeof(before));
   std::vector<void*> blocks(20000);
   for (void*& block : blocks) block = hak_alloc_at(1000, site_);
   for (void* const block : blocks) free(block);
-  hak_release_memory();
+  hak_release_memory(0);
   hak_stats after;
   hak_stats_get(&after, sizeof(after));
   EXPECT_LE(after.slab_bytes, before.slab_bytes + (1 << 20));
@@ -411,7 +411,7 @@ TEST_F(SitesTest, CostFourBytesABlock) {
       hak_stats after;
       hak_stats_get(&after, sizeof(after));
       for (void* const block : blocks) free(block);
-      hak_release_memory();
+      hak_release_memory(0);
       return static_cast<double>(after.metadata_bytes) -
              static_cast<double>(before.metadata_bytes);
     };
