@@ -73,7 +73,8 @@ struct alignas(256) ObservedSite {
   uint32_t reserved;
   std::atomic<int64_t> live_bytes;  // of blocks, as the cells have it
   std::atomic<int64_t> peak_bytes;  // the most that live_bytes has been
-  // Freed blocks by age.
+  // Freed blocks by age; of small ones a sample, those that came back by the
+  // slow path.
   std::atomic<uint64_t> ages[kAgeBuckets];
 };
 
@@ -81,8 +82,8 @@ struct alignas(256) ObservedSite {
 // cells of (allocs - frees) * block_bytes + alloc_bytes - free_bytes.
 //
 // A thread counts by itself and adds that to the cells once it differs from
-// them by 64 KiB, every quarter of a second while it allocates or frees, and at
-// its end.
+// them by 64 KiB or 4096 allocations, at a slow path a quarter of a second after
+// the last time, and at its end.
 struct alignas(64) ObservedCell {
   uint32_t site;         // index in sites
   uint32_t next;         // index + 1 of the site's next cell; 0: the last one
