@@ -1,9 +1,9 @@
 #include "hakmem/core/locked_pool.h"
 
+#include <cstddef>
 #include <utility>
 
 #include "hakmem/core/arena.h"
-#include "hakmem/core/observed.h"
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -57,8 +57,12 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
   }
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
-  ++state.slabs;
-  CountFree(SlabBlocks(size_class), size_class);
+  if (state.counts.block_bytes == 0) {
+    state.counts.slab_blocks = SlabBlocks(size_class);
+    state.counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
+    ShowClasses();
+  }
+  Count(state.counts.slabs, 1);
   return true;
 }
 
@@ -67,8 +71,7 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
-    --state.slabs;
-    CountFree(-int64_t{slab->blocks}, slab->size_class);
+    Count(state.counts.slabs, -1);
     Slab::Destroy(slab);
     return;
   }
@@ -96,13 +99,16 @@ void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
                          std::memory_order_relaxed);
 }
 
-// For those who look from outside: blocks in the slabs that came or went.
-void LockedPool::CountFree(int64_t blocks, SizeClass size_class) {
-  std::atomic<uint64_t>& bytes = hak_observed.free_block_bytes[geometry_.index];
-  bytes.store(bytes.load(std::memory_order_relaxed) +
-                  static_cast<uint64_t>(
-                      blocks * static_cast<int64_t>(ClassSize(size_class))),
-              std::memory_order_relaxed);
+// For those who look from outside.
+void LockedPool::ShowClasses() {
+  ObservedRegion& region = hak_observed.classes[geometry_.index];
+  if (region.address.load(std::memory_order_relaxed) != 0) return;
+  region.capacity = geometry_.bins();
+  region.element_bytes = sizeof(ClassState);
+  region.count.store(geometry_.bins(), std::memory_order_relaxed);
+  static_assert(offsetof(ClassState, counts) == 0);
+  region.address.store(reinterpret_cast<uint64_t>(classes_.data()),
+                       std::memory_order_release);
 }
 
 void LockedPool::PurgeBeyondBound() {
@@ -178,13 +184,12 @@ size_t LockedPool::Purge() {
 }
 
 void* LockedPool::Allocate(SizeClass size_class) {
-  MutexLock lock(mu_);
+  PlainMutexLock lock(mu_);
   ClassState& state = StateOf(size_class);
   if (state.active == nullptr || state.active->free_count == 0) {
     if (!Activate(state, size_class)) return nullptr;
   }
-  ++state.taken;
-  CountFree(-1, size_class);
+  Count(state.counts.taken, 1);
   return state.active->TakeOne();
 }
 
@@ -199,8 +204,7 @@ uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
     }
     left -= state.active->Take(out, left);
   }
-  state.taken += count - left;
-  CountFree(-int64_t{count - left}, size_class);
+  Count(state.counts.taken, count - left);
   // Blocks were written from the end: close the gap that memory left.
   if (left != 0) {
     for (uint32_t i = left; i < count; ++i) out[i - left] = out[i];
@@ -215,14 +219,13 @@ void LockedPool::FreeLocked(SizeClass size_class, void* block) {
     Die("double free of the block", block);
   }
   slab->Put(block);
-  CountFree(1, size_class);
   ClassState& state = StateOf(size_class);
-  --state.taken;
+  Count(state.counts.taken, -1);
   if (slab != state.active) File(state, slab);
 }
 
 void LockedPool::Free(SizeClass size_class, void* block) {
-  MutexLock lock(mu_);
+  PlainMutexLock lock(mu_);
   FreeLocked(size_class, block);
 }
 
@@ -236,13 +239,14 @@ LockedPool::Usage LockedPool::GetUsage() {
   MutexLock lock(mu_);
   Usage usage = {};
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    const ClassState& state = classes_[i];
+    const ObservedClass& counts = classes_[i].counts;
+    const size_t slabs = counts.slabs.load(std::memory_order_relaxed);
+    const size_t taken = counts.taken.load(std::memory_order_relaxed);
     const SizeClass size_class = geometry_.ClassOfBin(i);
-    const size_t blocks = state.slabs * size_t{SlabBlocks(size_class)};
-    usage.slab_bytes +=
-        state.slabs * size_t{SlabGranules(size_class)} * kGranuleSize;
-    usage.free_bytes += (blocks - state.taken) * ClassSize(size_class);
-    usage.taken_bytes += state.taken * ClassSize(size_class);
+    const size_t blocks = slabs * SlabBlocks(size_class);
+    usage.slab_bytes += slabs * SlabGranules(size_class) * kGranuleSize;
+    usage.free_bytes += (blocks - taken) * ClassSize(size_class);
+    usage.taken_bytes += taken * ClassSize(size_class);
   }
   return usage;
 }
@@ -262,9 +266,8 @@ size_t LockedPool::ReleaseEmptySlabs() {
     Slab* const slab = state.active;
     if (slab == nullptr || slab->free_count != slab->blocks) continue;
     state.active = nullptr;
-    --state.slabs;
+    Count(state.counts.slabs, -1);
     released += slab->granules * kGranuleSize;
-    CountFree(-int64_t{slab->blocks}, slab->size_class);
     Slab::Destroy(slab);
   }
   return released;

@@ -11,6 +11,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/observed.h"
 #include "hakmem/core/pool_geometry.h"
 #include "hakmem/core/retention.h"
 #include "hakmem/core/slab.h"
@@ -35,7 +36,8 @@ class LockedPool {
 
   const PoolGeometry& geometry() const { return geometry_; }
 
-  // A block of the class, or null when memory has run out.
+  // A block of the class, or null when memory has run out. This and Free() may
+  // change errno when others contend; all else keeps it.
   void* Allocate(SizeClass size_class) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Takes back a block of the class. Ends the program when it is none, or is
@@ -106,9 +108,8 @@ class LockedPool {
   static constexpr uint32_t kFirstPurgedBucket = kBuckets / 2;
 
   struct ClassState {
+    ObservedClass counts{};    // under the lock; others look at them
     Slab* active = nullptr;    // blocks are taken from here
-    uint32_t slabs = 0;        // with blocks taken or not
-    size_t taken = 0;          // blocks that are in no slab
     uint32_t dirty_pages = 0;  // of the slabs in the lists
     std::array<Slab*, kBuckets> lists{};
   };
@@ -126,8 +127,13 @@ class LockedPool {
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountDirty(ClassState& state, Slab* slab, uint32_t before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void CountFree(int64_t blocks, SizeClass size_class)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Adds to one of the counts of a class.
+  static void Count(std::atomic<uint64_t>& count, int64_t change) {
+    count.store(
+        count.load(std::memory_order_relaxed) + static_cast<uint64_t>(change),
+        std::memory_order_relaxed);
+  }
+  void ShowClasses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 

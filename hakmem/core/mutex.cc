@@ -85,7 +85,6 @@ void Mutex::LockSlow() {
 
 void Mutex::UnlockSlow() {
   if (in_fork_) return;
-  const ErrnoKeeper keeper;
   if (RUNNING_ON_VALGRIND) ANNOTATE_RWLOCK_RELEASED(this, 1);
   mu_.Unlock();
 }

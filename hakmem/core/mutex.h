@@ -36,9 +36,10 @@ class ABSL_LOCKABLE Mutex {
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
-  // Both keep errno. Lock() waits for the lock. Neither does anything on a
-  // thread between BeginFork() and EndFork(): it holds all locks, and fork
-  // handlers of the program may allocate.
+  // Lock() waits for the lock and keeps errno; Unlock() may change it when
+  // others wait. Neither does anything on a thread between BeginFork() and
+  // EndFork(): it holds all locks, and fork handlers of the program may
+  // allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     const Route route = route_.load(std::memory_order_relaxed);
     if (route == Route::kShort) [[likely]] {
@@ -52,8 +53,6 @@ class ABSL_LOCKABLE Mutex {
   void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
     const Route route = route_.load(std::memory_order_relaxed);
     if (route == Route::kShort) [[likely]] {
-      // While others contend it may sleep, which a signal cuts short.
-      const ErrnoKeeper keeper;
       mu_.Unlock();
     } else if (route != Route::kNone) {
       UnlockSlow();
@@ -127,14 +126,35 @@ class ABSL_LOCKABLE Mutex {
       __attribute__((tls_model("initial-exec")));
 };
 
+// Holds the lock for its own lifetime, and keeps errno.
 class ABSL_SCOPED_LOCKABLE MutexLock {
  public:
   explicit MutexLock(Mutex& mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu) : mu_(mu) {
     mu_.Lock();
   }
-  ~MutexLock() ABSL_UNLOCK_FUNCTION() { mu_.Unlock(); }
+  ~MutexLock() ABSL_UNLOCK_FUNCTION() {
+    // While others contend Unlock() may sleep, which a signal cuts short.
+    const ErrnoKeeper keeper;
+    mu_.Unlock();
+  }
   MutexLock(const MutexLock&) = delete;
   MutexLock& operator=(const MutexLock&) = delete;
+
+ private:
+  Mutex& mu_;
+};
+
+// The same for a caller who keeps errno anyway: in P0 every call of the program
+// takes a lock.
+class ABSL_SCOPED_LOCKABLE PlainMutexLock {
+ public:
+  explicit PlainMutexLock(Mutex& mu) ABSL_EXCLUSIVE_LOCK_FUNCTION(mu)
+      : mu_(mu) {
+    mu_.Lock();
+  }
+  ~PlainMutexLock() ABSL_UNLOCK_FUNCTION() { mu_.Unlock(); }
+  PlainMutexLock(const PlainMutexLock&) = delete;
+  PlainMutexLock& operator=(const PlainMutexLock&) = delete;
 
  private:
   Mutex& mu_;

@@ -22,7 +22,7 @@
 namespace hakmem {
 
 inline constexpr uint64_t kObservedMagic = 0x316f6d656d6b6168;  // "hakmemo1"
-inline constexpr uint32_t kObservedVersion = 1;
+inline constexpr uint32_t kObservedVersion = 2;
 
 // Time is counted in ticks of this many milliseconds of CLOCK_MONOTONIC.
 inline constexpr uint32_t kTickMilliseconds = 16;
@@ -60,12 +60,12 @@ enum class SiteKind : uint32_t {
 struct alignas(256) ObservedSite {
   uint64_t id;  // place: this record's address; stack: a hash of the frames
   std::atomic<SiteKind> kind;
-  uint32_t line;                     // place, scope: 0 when unknown
-  uint64_t file;                     // offset in names: source file; for a
-                                     // caller the module; 0: unknown
-  uint64_t label;                    // offset in names, or 0 for none
-  uint64_t module_offset;            // caller: address within the module's file;
-                                     // stack: mean distance of its samples
+  uint32_t line;           // place, scope: 0 when unknown
+  uint64_t file;           // offset in names: source file; for a
+                           // caller the module; 0: unknown
+  uint64_t label;          // offset in names, or 0 for none
+  uint64_t module_offset;  // caller: address within the module's file;
+                           // stack: mean distance of its samples
   std::atomic<uint32_t> first_cell;  // index + 1; 0 while it has none
   uint32_t next;                     // hakmem's own
   uint64_t frames;                   // stack: index of the first in frames
@@ -82,8 +82,8 @@ struct alignas(256) ObservedSite {
 // cells of (allocs - frees) * block_bytes + alloc_bytes - free_bytes.
 //
 // A thread counts by itself and adds that to the cells once it differs from
-// them by 64 KiB or 4096 allocations, at a slow path a quarter of a second after
-// the last time, and at its end.
+// them by 64 KiB or 4096 allocations, at a slow path a quarter of a second
+// after the last time, and at its end.
 struct alignas(64) ObservedCell {
   uint32_t site;         // index in sites
   uint32_t next;         // index + 1 of the site's next cell; 0: the last one
@@ -94,6 +94,15 @@ struct alignas(64) ObservedCell {
   std::atomic<uint64_t> frees;
   std::atomic<uint64_t> alloc_bytes;  // of large blocks; 0 for the others
   std::atomic<uint64_t> free_bytes;
+};
+
+// The slabs of one size class. A pool counts here anyway, so that it costs
+// nothing that others look.
+struct ObservedClass {
+  uint32_t block_bytes;         // 0 while the class had no slab yet
+  uint32_t slab_blocks;         // blocks of a slab
+  std::atomic<uint64_t> slabs;  // with blocks taken or not
+  std::atomic<uint64_t> taken;  // blocks that are in no slab: in use, or cached
 };
 
 struct alignas(64) Observed {
@@ -122,11 +131,9 @@ struct alignas(64) Observed {
   std::atomic<uint64_t> free_dirty_bytes;  // free granules, still backed
   std::atomic<uint64_t> purged_bytes;      // ever returned to the system
   std::atomic<uint64_t> metadata_bytes;    // hakmem's tables, handed out
-  // Free blocks in slabs, by pool: slab_bytes less these are blocks in use, and
-  // those in caches.
-  std::atomic<uint64_t> free_block_bytes[4];
-  std::atomic<uint64_t> tick;             // as of the last tracked call
-  std::atomic<uint64_t> untracked_sites;  // look-ups that found the table full
+  ObservedRegion classes[4];               // ObservedClass, by pool
+  std::atomic<uint64_t> tick;              // as of the last tracked call
+  std::atomic<uint64_t> untracked_sites;   // look-ups that found the table full
 
   // On a line of its own: threads write to it. Blocks in depots, and room in
   // threads' magazines.
@@ -134,7 +141,7 @@ struct alignas(64) Observed {
 };
 
 static_assert(sizeof(ObservedSite) == 256 && sizeof(ObservedCell) == 64);
-static_assert(sizeof(ObservedRegion) == 32);
+static_assert(sizeof(ObservedRegion) == 32 && sizeof(ObservedClass) == 24);
 static_assert(std::atomic<uint64_t>::is_always_lock_free &&
               std::atomic<SiteKind>::is_always_lock_free);
 

@@ -24,6 +24,7 @@ namespace hakmem::heap {
 void* AllocateFromClass(SizeClass size_class) {
   void* const block = thread_cache.Pop(size_class);
   if (block != nullptr) return block;
+  const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass)
     return tiny_pool.Allocate(thread_cache, size_class);
@@ -38,6 +39,7 @@ LockedPool& BackendOf(SizeClass size_class) {
 }
 
 void FreeToPool(SizeClass size_class, void* block) {
+  const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass) {
     tiny_pool.Free(thread_cache, size_class, block);
@@ -165,12 +167,9 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 namespace {
 
 [[gnu::noinline]] void FreePlainSlow(void* block, SizeClass size_class) {
+  if (size_class != kNoClass) return FreeToPool(size_class, block);
   const ErrnoKeeper keeper;
-  if (size_class == kNoClass) {
-    CountLargeFree(FreeLarge(block));
-  } else {
-    FreeToPool(size_class, block);
-  }
+  CountLargeFree(FreeLarge(block));
 }
 
 }  // namespace

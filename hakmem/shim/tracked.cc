@@ -173,8 +173,9 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     // a thread's own.
     const bool is_sample = IsStack(site);
     const auto allocate = [=] {
-      return is_sample ? BackendOf(twin).Allocate(twin)
-                       : AllocateFromClass(twin);
+      if (!is_sample) return AllocateFromClass(twin);
+      const ErrnoKeeper keeper;
+      return BackendOf(twin).Allocate(twin);
     };
     void* block = allocate();
     if (block == nullptr) {

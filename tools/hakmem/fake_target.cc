@@ -37,6 +37,7 @@ constexpr size_t kFrames = 64;
 
 hakmem::ObservedSite sites[kSites];
 hakmem::ObservedCell cells[kCells];
+hakmem::ObservedClass slab_class;
 char names[kNameBytes];
 uint64_t frames[kFrames];
 
@@ -112,7 +113,13 @@ bool SetHeap(const std::string& field, uint64_t bytes) {
   } else if (field == "cached") {
     hak_observed.cached_bytes = static_cast<int64_t>(bytes);
   } else if (field == "partial") {
-    hak_observed.free_block_bytes[0] = bytes;
+    // One block is in use.
+    slab_class.block_bytes = 1;
+    slab_class.slab_blocks = static_cast<uint32_t>(bytes) + 1;
+    slab_class.slabs = 1;
+    slab_class.taken = 1;
+    SetRegion(hak_observed.classes[0], &slab_class, 1, sizeof(slab_class));
+    hak_observed.classes[0].count = 1;
   } else {
     return false;
   }

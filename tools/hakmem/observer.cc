@@ -197,6 +197,26 @@ absl::StatusOr<std::string> Observer::ReadElements(const Region& region,
   return elements;
 }
 
+absl::StatusOr<uint64_t> Observer::ReadFreeBlocks(size_t offset) const {
+  const absl::StatusOr<Region> region =
+      ReadRegion(offset, sizeof(ObservedClass));
+  if (!region.ok()) return region.status();
+  const absl::StatusOr<std::string> classes = ReadElements(*region, 0);
+  if (!classes.ok()) return classes.status();
+  uint64_t bytes = 0;
+  for (uint64_t i = 0; i < region->count; ++i) {
+    const char* const counts = classes->data() + i * region->element_bytes;
+    const auto slabs = Field<uint64_t>(counts, offsetof(ObservedClass, slabs));
+    const uint64_t blocks =
+        slabs * Field<uint32_t>(counts, offsetof(ObservedClass, slab_blocks));
+    const auto taken = Field<uint64_t>(counts, offsetof(ObservedClass, taken));
+    // The two need not be of one instant.
+    bytes += NotNegative(static_cast<int64_t>(blocks - taken)) *
+             Field<uint32_t>(counts, offsetof(ObservedClass, block_bytes));
+  }
+  return bytes;
+}
+
 absl::Status Observer::ReadTexts() {
   const absl::StatusOr<Region> region =
       ReadRegion(offsetof(Observed, names), 1);
@@ -333,9 +353,11 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
   heap.metadata = HeaderField<uint64_t>(offsetof(Observed, metadata_bytes));
   heap.cached =
       NotNegative(HeaderField<int64_t>(offsetof(Observed, cached_bytes)));
-  for (size_t i = 0; i < std::size(Observed{}.free_block_bytes); ++i) {
-    heap.partial += HeaderField<uint64_t>(offsetof(Observed, free_block_bytes) +
-                                          i * sizeof(uint64_t));
+  for (size_t i = 0; i < std::size(Observed{}.classes); ++i) {
+    const absl::StatusOr<uint64_t> partial = ReadFreeBlocks(
+        offsetof(Observed, classes) + i * sizeof(ObservedRegion));
+    if (!partial.ok()) return partial.status();
+    heap.partial += *partial;
   }
   const uint64_t held = HeaderField<uint64_t>(offsetof(Observed, slab_bytes)) +
                         HeaderField<uint64_t>(offsetof(Observed, large_bytes)) +

@@ -57,6 +57,9 @@ class Observer {
   absl::StatusOr<Region> ReadRegion(size_t offset, size_t least_bytes) const;
   absl::StatusOr<std::string> ReadElements(const Region& region,
                                            uint64_t first) const;
+  // Bytes of free blocks in the slabs of the pool whose region stands at
+  // `offset`.
+  absl::StatusOr<uint64_t> ReadFreeBlocks(size_t offset) const;
   absl::Status ReadTexts();
   absl::Status NameSites(const Region& region, const std::string& sites);
   // Gives the name of a stack its innermost frame outside of the libraries that
