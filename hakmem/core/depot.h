@@ -22,21 +22,22 @@ class alignas(64) Depot {
   constexpr Depot() = default;
 
   void Push(Magazine* magazine) {
-    count_.fetch_add(1, std::memory_order_relaxed);
-    blocks_.fetch_add(magazine->count, std::memory_order_relaxed);
+    held_.fetch_add(kMagazine + magazine->count, std::memory_order_relaxed);
     full_.Push(magazine);
   }
 
   // Null when there is none.
   Magazine* Pop() {
     // Looking first keeps threads that find nothing from writing to the line.
-    if (count_.load(std::memory_order_relaxed) == 0) return nullptr;
+    if (magazines() == 0) return nullptr;
     Magazine* const magazine = full_.Pop();
     if (magazine == nullptr) return nullptr;
-    blocks_.fetch_sub(magazine->count, std::memory_order_relaxed);
     pops_.store(pops_.load(std::memory_order_relaxed) + 1,
                 std::memory_order_relaxed);
-    const uint32_t left = count_.fetch_sub(1, std::memory_order_relaxed) - 1;
+    const uint64_t taken = kMagazine + magazine->count;
+    const auto left = static_cast<uint32_t>(
+        (held_.fetch_sub(taken, std::memory_order_relaxed) - taken) /
+        kMagazine);
     if (left < low_water_.load(std::memory_order_relaxed)) {
       low_water_.store(left, std::memory_order_relaxed);
     }
@@ -52,18 +53,26 @@ class alignas(64) Depot {
     const bool idle = pops == reviewed_pops_.load(std::memory_order_relaxed);
     const uint32_t low = low_water_.load(std::memory_order_relaxed);
     reviewed_pops_.store(pops, std::memory_order_relaxed);
-    low_water_.store(count_.load(std::memory_order_relaxed),
-                     std::memory_order_relaxed);
+    low_water_.store(magazines(), std::memory_order_relaxed);
     return idle ? low : low / 2;
   }
 
   // How many blocks wait here.
-  uint32_t blocks() const { return blocks_.load(std::memory_order_relaxed); }
+  uint32_t blocks() const {
+    return static_cast<uint32_t>(held_.load(std::memory_order_relaxed));
+  }
 
  private:
+  // Magazines are counted above, their blocks below: one locked instruction.
+  static constexpr uint64_t kMagazine = uint64_t{1} << 32;
+
+  uint32_t magazines() const {
+    return static_cast<uint32_t>(held_.load(std::memory_order_relaxed) /
+                                 kMagazine);
+  }
+
   MagazineStack full_;
-  std::atomic<uint32_t> count_{0};
-  std::atomic<uint32_t> blocks_{0};
+  std::atomic<uint64_t> held_{0};
   std::atomic<uint32_t> low_water_{0};
   std::atomic<uint32_t> pops_{0};
   std::atomic<uint32_t> reviewed_pops_{0};

@@ -306,6 +306,9 @@ void ThreadCache::FlushBins() {
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Flush(*this);
   }
+  for (Magazine*& spare : spares_) {
+    if (spare != nullptr) magazine_store.Put(std::exchange(spare, nullptr));
+  }
   pools_ = {};
   state_ = state;
 }
@@ -411,27 +414,6 @@ ThreadCache::BinBytes(SizeClass size_class) const {
     blocks += *const_cast<const volatile uint16_t*>(&previous->count);
   }
   return blocks * ClassSize(size_class);
-}
-
-Magazine* ThreadCache::Close(SizeClass size_class) {
-  Magazine* const magazine =
-      bins_[size_class].current.load(std::memory_order_relaxed);
-  void** const top = top_[size_class];
-  if (magazine == nullptr || top == kNoSlots) return magazine;
-  magazine->count = static_cast<uint16_t>(top - magazine->slots);
-  std::atomic_thread_fence(std::memory_order_release);
-  limit_[size_class] = kNoSlots;
-  top_[size_class] = kNoSlots;
-  return magazine;
-}
-
-void ThreadCache::Open(SizeClass size_class, Magazine* magazine,
-                       uint32_t capacity) {
-  const uint32_t room = std::max<uint32_t>(
-      magazine->count, std::min(capacity, magazine->capacity()));
-  bins_[size_class].current.store(magazine, std::memory_order_release);
-  limit_[size_class] = magazine->slots + room;
-  top_[size_class] = magazine->slots + magazine->count;
 }
 
 void ThreadCache::AdoptOrphans() {

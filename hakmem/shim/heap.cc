@@ -21,8 +21,11 @@ extern "C" {
 
 namespace hakmem::heap {
 
-void* AllocateFromClass(SizeClass size_class) {
-  void* const block = thread_cache.Pop(size_class);
+namespace {
+
+// A block of a class whose bin is empty, or null.
+void* AllocateMissed(SizeClass size_class) {
+  void* const block = thread_cache.SwapAndPop(size_class);
   if (block != nullptr) return block;
   const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
@@ -32,6 +35,13 @@ void* AllocateFromClass(SizeClass size_class) {
   return l25_pool.Allocate(thread_cache, size_class);
 }
 
+}  // namespace
+
+void* AllocateFromClass(SizeClass size_class) {
+  void* const block = thread_cache.Pop(size_class);
+  return block != nullptr ? block : AllocateMissed(size_class);
+}
+
 LockedPool& BackendOf(SizeClass size_class) {
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass) return tiny_pool.backend();
@@ -39,6 +49,7 @@ LockedPool& BackendOf(SizeClass size_class) {
 }
 
 void FreeToPool(SizeClass size_class, void* block) {
+  if (thread_cache.SwapAndPush(size_class, block)) return;
   const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass) {
@@ -107,9 +118,12 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
   return size <= old_size && size >= old_size / 2;
 }
 
-void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
-  void* block = AllocateFromClass(size_class);
-  if (block != nullptr) return block;
+// For a class whose bin is empty.
+void* AllocateMissedOrLast(SizeClass size_class, size_t size,
+                           size_t alignment) {
+  void* block = AllocateMissed(size_class);
+  if (block != nullptr) [[likely]]
+    return block;
   block = AllocateLast(size_class, size, alignment, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
@@ -138,7 +152,9 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 void* AllocateUntracked(size_t size, size_t alignment) {
   const SizeClass size_class = ClassFor(size, alignment);
   if (size_class != kNoClass) {
-    return AllocateClassOrLast(size_class, size, alignment);
+    void* const block = thread_cache.Pop(size_class);
+    if (block != nullptr) return block;
+    return AllocateMissedOrLast(size_class, size, alignment);
   }
   void* const block = AllocateLast(kNoClass, size, alignment, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
@@ -147,7 +163,7 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   if (IsMarked()) [[unlikely]]
     return AllocateMarked(size, 1, caller);
-  return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
+  return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
 }
 
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
@@ -158,7 +174,7 @@ void* AllocateUntracked(size_t size, size_t alignment) {
     void* const block = thread_cache.Pop(size_class);
     if (block != nullptr) [[likely]]
       return block;
-    return AllocateClassOrLast(size_class, size, 16);
+    return AllocateMissedOrLast(size_class, size, 16);
   }
   void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
