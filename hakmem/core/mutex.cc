@@ -5,10 +5,14 @@
 #include <valgrind/valgrind.h>
 
 #include <cerrno>
+#include <cstdint>
+#include <limits>
 #include <new>
+#include <utility>
 
 #include "absl/base/config.h"
 #include "absl/base/internal/thread_identity.h"
+#include "absl/synchronization/internal/create_thread_identity.h"
 
 #ifdef ABSL_HAVE_THREAD_SANITIZER
 // TSan takes the mmap() of a thread's identity for a write, and does not see
@@ -31,6 +35,21 @@ namespace {
 void ForgetStackBelow(void* frame) {
   constexpr size_t kDepth = 4096;
   VALGRIND_HG_CLEAN_MEMORY(static_cast<char*>(frame) - kDepth, kDepth);
+}
+
+// Waits for the lock in Abseil's queue. Who comes second to a queue looks up
+// its thread's priority there, at most once a second, and for how long that is
+// the first one in the process measures the processor's clock: asleep, for
+// milliseconds, with the queue locked, and for as long as signals come before a
+// sleep ends. All threads are alike in here, so none looks.
+void Queue(absl::Mutex& mu) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  int64_t& next_look =
+      absl::synchronization_internal::GetOrCreateCurrentThreadIdentity()
+          ->per_thread_synch.next_priority_read_cycles;
+  const int64_t saved =
+      std::exchange(next_look, std::numeric_limits<int64_t>::max());
+  mu.Lock();
+  next_look = saved;
 }
 
 }  // namespace
@@ -59,7 +78,8 @@ void Mutex::LockSlow() {
     const int saved_errno = errno;
     const absl::base_internal::ThreadIdentity* const identity =
         absl::base_internal::CurrentThreadIdentityIfPresent();
-    // Abseil orders what others write there in a way that Helgrind does not see.
+    // Abseil orders what others write there in a way that Helgrind does not
+    // see.
     if (identity != nullptr) {
       HelgrindIgnore(&identity->per_thread_synch.waitp, sizeof(void*));
     }
@@ -68,7 +88,7 @@ void Mutex::LockSlow() {
                                : !in_thread_set_up_ && !inner_;
     if (may_queue) {
       const ThreadSetUp scope;
-      mu_.Lock();
+      Queue(mu_);
       if (on_valgrind_) ForgetStackBelow(__builtin_frame_address(0));
     } else {
       while (!mu_.TryLock()) sched_yield();

@@ -1,9 +1,11 @@
 #include "hakmem/core/mutex.h"
 
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <thread>
 #include <vector>
 
@@ -55,6 +57,35 @@ TEST_F(MutexTest, OneThreadAtATime) {
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(count, kThreads * kRounds);
+}
+
+// Sleeps of a millisecond or longer, since the process began.
+std::atomic<int> long_sleeps{0};
+
+// By threads that have no identity yet, each of which waits in the queue of the
+// others. Nothing that Abseil wants to know of them is worth a pause in which
+// nobody can allocate.
+TEST_F(MutexTest, NobodySleepsWithTheQueueLocked) {
+  static constinit Mutex mu;
+  constexpr int kThreads = 4;
+  for (int round = 0; round < 20; ++round) {
+    std::vector<std::thread> threads;
+    std::atomic<int> waiting{0};
+    {
+      MutexLock lock(mu);
+      for (int t = 0; t < kThreads; ++t) {
+        threads.emplace_back([&waiting] {
+          waiting.fetch_add(1);
+          MutexLock inner(mu);
+        });
+      }
+      while (waiting.load() < kThreads) std::this_thread::yield();
+      // They need not have come to the queue yet; some round they have.
+      for (int i = 0; i < 1000; ++i) std::this_thread::yield();
+    }
+    for (std::thread& thread : threads) thread.join();
+  }
+  EXPECT_EQ(long_sleeps.load(), 0);
 }
 
 // As in the child of a fork, where a new thread may find the identity of one
@@ -163,3 +194,12 @@ TEST_F(MutexTest, RemakeMakesALockWhoeverWaitedForIt) {
 
 }  // namespace
 }  // namespace hakmem
+
+// In place of the C library's, for Abseil in this program.
+extern "C" int nanosleep(const timespec* wanted, timespec* left) {
+  if (wanted->tv_sec > 0 || wanted->tv_nsec >= 1000000) {
+    hakmem::long_sleeps.fetch_add(1);
+  }
+  errno = clock_nanosleep(CLOCK_MONOTONIC, 0, wanted, left);
+  return errno == 0 ? 0 : -1;
+}

@@ -96,11 +96,16 @@ void UseHeap(unsigned char mark) {
   }
 }
 
-// Two threads are hit all the time, and every thread by what the others send
-// while it waits for a lock or sets itself up.
+// Every thread is hit over and over, also while it waits for a lock or sets
+// itself up.
 TEST(SignalTest, HandlersInTheMiddleOfMallocChangeNothing) {
   InstallHandler(SIGUSR1);
   ASSERT_EQ(sem_init(&was_handled, 0, 0), 0);
+  sem_t has_worked;
+  ASSERT_EQ(sem_init(&has_worked, 0, 0), 0);
+  const auto wait = [](sem_t* semaphore) {
+    while (sem_wait(semaphore) != 0) ASSERT_EQ(errno, EINTR);
+  };
   constexpr int kThreads = 4;
   constexpr uint64_t kSignals = 2000;
   std::atomic<int> running{kThreads};
@@ -111,8 +116,10 @@ TEST(SignalTest, HandlersInTheMiddleOfMallocChangeNothing) {
       const SignalStack stack;
       for (int round = 0; round < 300 || handled.load() < kSignals; ++round) {
         UseHeap(static_cast<unsigned char>(i * 16 + round % 16));
+        sem_post(&has_worked);
       }
       running.fetch_sub(1);
+      sem_post(&has_worked);
       // Is there to be sent signals until nobody sends any.
       stop.wait(false);
     });
@@ -121,10 +128,10 @@ TEST(SignalTest, HandlersInTheMiddleOfMallocChangeNothing) {
     for (std::thread& thread : threads) {
       ASSERT_EQ(pthread_kill(thread.native_handle(), SIGUSR1), 0);
     }
-    // No more than they can take: they are to get on as well.
-    for (int i = 0; i < kThreads; ++i) {
-      while (sem_wait(&was_handled) != 0) ASSERT_EQ(errno, EINTR);
-    }
+    // No more than they can take: they are to get on as well. A sleep that
+    // signals cut short at the rate of the kernel's timers never ends.
+    for (int i = 0; i < kThreads; ++i) wait(&was_handled);
+    wait(&has_worked);
   }
   stop.store(true);
   stop.notify_all();
