@@ -131,6 +131,15 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
 
 bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
+// Whether a block of a class above kLastTinyClass needs no more than to be
+// allocated. One that may have been a sample is counted as none, then.
+bool IsPlain(SizeClass size_class) {
+  if (!IsMarked()) [[likely]]
+    return true;
+  return thread_cache.mark() == ThreadCache::kBySample &&
+         thread_cache.sampler().Passes(size_class, ClassSize(size_class));
+}
+
 }  // namespace
 
 void* AllocateUntracked(size_t size, size_t alignment) {
@@ -143,21 +152,25 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 }
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
-  if (IsMarked()) [[unlikely]]
-    return AllocateMarked(size, 1, caller);
+  if (IsMarked()) [[unlikely]] {
+    return thread_cache.mark() == ThreadCache::kBySample
+               ? AllocateSampledSmall(size, caller)
+               : AllocateMarked(size, 1, caller);
+  }
   return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
 }
 
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
-  if (IsMarked()) [[unlikely]]
-    return AllocateMarked(size, 1, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
+    if (!IsPlain(size_class)) [[unlikely]]
+      return AllocateMarked(size, 1, caller);
     void* const block = thread_cache.Pop(size_class);
     if (block != nullptr) [[likely]]
       return block;
     return AllocateClassOrLast(size_class, size, 16);
   }
+  if (IsMarked()) return AllocateMarked(size, 1, caller);
   void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
