@@ -24,8 +24,8 @@ namespace hakmem {
 // A part may also have an interval of its own. Where samplers adapt it doubles
 // while all of them together take more than some 250 samples of the part a
 // second, and have taken a hundred or two, so that a program which allocates
-// much of a size, and frees it at once, pays for few of them; every sample comes
-// with the interval that it was taken at.
+// much of a size, and frees it at once, pays for few of them; every sample
+// comes with the interval that it was taken at.
 //
 // Thread safety: belongs to its thread. What they have in common, how often the
 // intervals have doubled, is atomic.

@@ -150,10 +150,10 @@ bool exit_key_made = false;
 
 void** const kNoSlots = thread_cache_internal::no_magazine.slots;
 
-// A stock has this many blocks at most, or fewer of so many bytes. Twice as many
-// of either cost mixed sizes 3 % by colder blocks and gained nothing elsewhere;
-// half as many bytes cost larson, with a dozen blocks a stock, a tenth by more
-// fills, each of them a mispredicted branch.
+// A stock has this many blocks at most, or fewer of so many bytes. Twice as
+// many of either cost mixed sizes 3 % by colder blocks and gained nothing
+// elsewhere; half as many bytes cost larson, with a dozen blocks a stock, a
+// tenth by more fills, each of them a mispredicted branch.
 constexpr size_t kStockBlocks = 62;
 constexpr size_t kStockBytes = 8 << 10;
 
