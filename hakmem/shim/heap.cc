@@ -131,13 +131,19 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
 
 bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
-// Whether a block of a class above kLastTinyClass needs no more than to be
-// allocated. One that may have been a sample is counted as none, then.
-bool IsPlain(SizeClass size_class) {
-  if (!IsMarked()) [[likely]]
-    return true;
-  return thread_cache.mark() == ThreadCache::kBySample &&
-         thread_cache.sampler().Passes(size_class, ClassSize(size_class));
+// AllocateMarked() of more than kMaxTinySize bytes: short for what a thread
+// that takes samples has most of, blocks from its bins that are none.
+[[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
+  if (thread_cache.mark() == ThreadCache::kBySample && size <= kMaxPooledSize) {
+    const SizeClass size_class = MediumSizeToClass(size);
+    if (thread_cache.sampler().Passes(size_class, ClassSize(size_class))) {
+      void* const block = thread_cache.Pop(size_class);
+      if (block != nullptr) [[likely]]
+        return block;
+      return AllocateClassOrLast(size_class, size, 16);
+    }
+  }
+  return AllocateMarked(size, 1, caller);
 }
 
 }  // namespace
@@ -161,16 +167,15 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 }
 
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
+  if (IsMarked()) [[unlikely]]
+    return AllocateMarkedMedium(size, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
-    if (!IsPlain(size_class)) [[unlikely]]
-      return AllocateMarked(size, 1, caller);
     void* const block = thread_cache.Pop(size_class);
     if (block != nullptr) [[likely]]
       return block;
     return AllocateClassOrLast(size_class, size, 16);
   }
-  if (IsMarked()) return AllocateMarked(size, 1, caller);
   void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
