@@ -22,10 +22,10 @@ namespace hakmem {
 // ones, in bytes.
 //
 // A part may also have an interval of its own. Where samplers adapt it doubles
-// while all of them together take more than some thousand samples of the part a
-// second, so that a program which allocates much of a size, and frees it at
-// once, pays for few of them; every sample comes with the interval that it was
-// taken at.
+// while all of them together take more than some 250 samples of the part a
+// second, and have taken a hundred or two, so that a program which allocates
+// much of a size, and frees it at once, pays for few of them; every sample
+// comes with the interval that it was taken at.
 //
 // Thread safety: belongs to its thread. What they have in common, how often the
 // intervals have doubled, is atomic.
@@ -40,12 +40,17 @@ class Sampler {
   // Whether a block of `bytes` bytes that is of no small class is a sample:
   // then the interval, else 0. `size_class` may be kNoClass.
   uint64_t Take(SizeClass size_class, uint64_t bytes) {
+    return Passes(size_class, bytes) ? 0 : TakeSample(PartOf(size_class), 1);
+  }
+
+  // The same in two steps: true, and the block counted, when it is none; else
+  // nothing is changed, and Take() says that it is one.
+  bool Passes(SizeClass size_class, uint64_t bytes) {
     uint64_t& until = until_[PartOf(size_class)];
-    if (bytes <= until) {
-      until -= bytes;
-      return 0;
-    }
-    return TakeSample(PartOf(size_class), 1);
+    if (bytes > until) [[unlikely]]
+      return false;
+    until -= bytes;
+    return true;
   }
 
   // How many blocks of a class, at most kLastTinyClass, come before the next

@@ -68,6 +68,26 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
   }
 }
 
+// Asking first and taking then makes the same samples.
+TEST(SamplerTest, PassesWhatItWouldNotTake) {
+  Sampler taking;
+  Sampler asked;
+  taking.Start(kInterval, false, 9);
+  asked.Start(kInterval, false, 9);
+  int samples = 0;
+  for (int i = 0; i < 10000; ++i) {
+    const uint64_t bytes = i % 3 == 0 ? 1280 : 40960;
+    const SizeClass size_class = SizeToClass(bytes);
+    const bool is_sample = taking.Take(size_class, bytes) != 0;
+    ASSERT_EQ(asked.Passes(size_class, bytes), !is_sample);
+    if (!is_sample) continue;
+    ++samples;
+    EXPECT_FALSE(asked.Passes(size_class, bytes));
+    EXPECT_EQ(asked.Take(size_class, bytes), kInterval);
+  }
+  EXPECT_GT(samples, 1000);
+}
+
 // The distances' variance is the square of their mean.
 TEST(SamplerTest, DistancesAreExponential) {
   Sampler sampler;
@@ -126,6 +146,16 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
   EXPECT_NEAR(estimate / bytes, 1, 0.25);
   // Other sizes are sampled as before.
   EXPECT_EQ(sampler.TakeSmall(3), kInterval);
+}
+
+// What a program allocates at its start is often what it keeps.
+TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
+  Sampler sampler;
+  sampler.Start(kInterval, true, 10);
+  for (int i = 0; i < 128; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
+  uint64_t interval = 0;
+  for (int i = 0; i < 128; ++i) interval = sampler.TakeSmall(7);
+  EXPECT_GE(interval, 16 * kInterval);
 }
 
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {

@@ -10,10 +10,12 @@
 #ifndef HAKMEM_CORE_THREAD_CACHE_H_
 #define HAKMEM_CORE_THREAD_CACHE_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -220,7 +222,31 @@ class ThreadCache {
   // however many frees come between, and the slow path has counted them. A
   // bin's own magazines are empty when blocks are short of, which is with those
   // who free at once, and the others would never be seen there.
-  uint32_t FillStock(SizeClass size_class, uint64_t most);
+  uint32_t FillStock(SizeClass size_class, uint64_t most) {
+    Stock& stock = stocks_[size_class];
+    const Magazine* const from =
+        bins_[size_class].current.load(std::memory_order_relaxed);
+    void** const top = top_[size_class];
+    if (state_ != State::kActive || from == nullptr ||
+        top == thread_cache_internal::no_magazine.slots) [[unlikely]]
+      return 0;
+    const auto there = static_cast<uint64_t>(top - from->slots);
+    const uint64_t count = std::min({most, there, uint64_t{stock.capacity}});
+    if (count == 0) [[unlikely]]
+      return StartStock(size_class) ? FillStock(size_class, most) : 0;
+    if (count < stock.capacity / 2 && count < most &&
+        ++stock.short_fills == kShortFills) [[unlikely]] {
+      return TopStockUp(size_class, most);
+    }
+    void** const slots = stock.magazine.load(std::memory_order_relaxed)->slots;
+    std::memcpy(slots, top - count, count * sizeof(void*));
+    // A block is in one place at most: invariant 3.
+    std::atomic_thread_fence(std::memory_order_release);
+    top_[size_class] = top - count;
+    std::atomic_thread_fence(std::memory_order_release);
+    top_[StockOf(size_class)] = slots + count;
+    return static_cast<uint32_t>(count);
+  }
 
   // This thread's copy of the arena's view: see view_.
   const ArenaView& view() const { return view_; }
@@ -404,8 +430,17 @@ class ThreadCache {
   struct Stock {
     std::atomic<Magazine*> magazine{nullptr};
     void** last_top = nullptr;
+    uint32_t capacity = 0;     // blocks; 0 while it has no magazine
     uint32_t short_fills = 0;  // since it was last topped up
   };
+
+  // A program may go round with a few blocks, and fill stocks with these few.
+  // The stock gets more of them after so many times.
+  static constexpr uint32_t kShortFills = 16;
+
+  // Gets the magazine of a stock; false when it has one, or there is none.
+  bool StartStock(SizeClass size_class);
+  uint32_t TopStockUp(SizeClass size_class, uint64_t most);
 
   void FlushStock(SizeClass size_class);
   void FlushStocks();

@@ -147,6 +147,21 @@ void* AllocateMissedOrLast(SizeClass size_class, size_t size,
 
 bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
+// AllocateMarked() of more than kMaxTinySize bytes: short for what a thread
+// that takes samples has most of, blocks from its bins that are none.
+[[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
+  if (thread_cache.mark() == ThreadCache::kBySample && size <= kMaxPooledSize) {
+    const SizeClass size_class = MediumSizeToClass(size);
+    if (thread_cache.sampler().Passes(size_class, ClassSize(size_class))) {
+      void* const block = thread_cache.Pop(size_class);
+      if (block != nullptr) [[likely]]
+        return block;
+      return AllocateMissedOrLast(size_class, size, 16);
+    }
+  }
+  return AllocateMarked(size, 1, caller);
+}
+
 }  // namespace
 
 void* AllocateUntracked(size_t size, size_t alignment) {
@@ -161,14 +176,17 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 }
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
-  if (IsMarked()) [[unlikely]]
-    return AllocateMarked(size, 1, caller);
+  if (IsMarked()) [[unlikely]] {
+    return thread_cache.mark() == ThreadCache::kBySample
+               ? AllocateSampledSmall(size, caller)
+               : AllocateMarked(size, 1, caller);
+  }
   return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
 }
 
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
   if (IsMarked()) [[unlikely]]
-    return AllocateMarked(size, 1, caller);
+    return AllocateMarkedMedium(size, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
     void* const block = thread_cache.Pop(size_class);

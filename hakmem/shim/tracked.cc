@@ -1,6 +1,7 @@
 #include "hakmem/shim/tracked.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "hakmem/core/report.h"
 #include "hakmem/shim/heap.h"
@@ -101,8 +102,12 @@ void SpillSlot(SiteSlot* slot) {
   const SizeClass twin = slot->twin;
   void* blocks[SiteSlot::kBlocks];
   std::copy_n(slot->blocks, count, blocks);
-  std::copy(slot->blocks + count, slot->top, slot->blocks);
-  slot->top -= count;
+  // While they move, a fork is to see none of them rather than one twice.
+  void** const top = std::exchange(slot->top, slot->blocks);
+  std::atomic_thread_fence(std::memory_order_release);
+  std::copy(slot->blocks + count, top, slot->blocks);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot->top = top - count;
   slot->given -= count;
   // May come to a lock, and who waits for that may allocate, and come to this
   // slot: it is as it should be.
