@@ -249,6 +249,8 @@ class Arena {
   bool MakeRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NotePressure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Regret(Span::Kind kind, uint32_t purged)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsFree(uint32_t granule) const {
@@ -280,6 +282,10 @@ class Arena {
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
+  // What large blocks have wanted back, and whether any came since decay was
+  // last due.
+  Retention large_retention_ ABSL_GUARDED_BY(mu_);
+  bool large_taken_ ABSL_GUARDED_BY(mu_) = false;
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever

@@ -481,6 +481,27 @@ TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
   EXPECT_GT(arena_->GetStats().dirty_bytes, 4 * kMiB);
 }
 
+// Buffers of ever other sizes need free memory in many places: what they wanted
+// back stays while they come and go, whatever the time.
+TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {
+  setenv("HAKMEM_DECAY_MS", "1", 1);
+  Make(256 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  Span* const kept = Allocate(1600);
+  Free(Allocate(800));
+  EXPECT_LE(arena_->GetStats().dirty_bytes, 8 * kMiB);
+  Free(Allocate(800));
+  const auto run = [](const auto& step) {
+    const int64_t end = os::CoarseMilliseconds() + 50;
+    while (os::CoarseMilliseconds() < end) step();
+  };
+  run([this] { Free(Allocate(10)); });
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 800 * kGranuleSize);
+  run([this] { arena_->Decay(os::CoarseMilliseconds()); });
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u) << "they are gone";
+  Free(kept);
+}
+
 TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
   Make(16 * kMiB, kMiB);
   Span* const large = Allocate(3);

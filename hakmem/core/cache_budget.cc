@@ -44,7 +44,7 @@ bool CacheBudget::TakeFirst(size_t bytes) {
 
 int64_t CacheBudget::limit() const {
   const size_t threads = std::clamp<size_t>(
-      threads_.load(std::memory_order_relaxed), 1, kMostThreads);
+      sharers_.load(std::memory_order_relaxed), 1, kMostThreads);
   const size_t live = arena.live_bytes();
   const size_t by_live = threads == 1
                              ? kFloorAlone + live / kShareOfLiveAlone

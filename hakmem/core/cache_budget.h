@@ -14,7 +14,8 @@ namespace hakmem {
 // Counts bytes of blocks: for threads the room in their magazines, used or not,
 // for depots what is there. The limit follows what is live and how many threads
 // share it, so that caches stay a small part of a small heap, up to
-// HAKMEM_CACHE_BYTES.
+// HAKMEM_CACHE_BYTES. A thread shares it from when it wants more than the first
+// few blocks of a bin: one that starts others and waits for them does not.
 //
 // Thread safety: every function may be called from any thread. A relaxed
 // counter: the limit is kept to within what threads are adding at the moment.
@@ -48,6 +49,10 @@ class CacheBudget {
   void AddThread() { threads_.fetch_add(1, std::memory_order_relaxed); }
   void RemoveThread() { threads_.fetch_sub(1, std::memory_order_relaxed); }
 
+  // Likewise for every thread that shares the limit.
+  void AddSharer() { sharers_.fetch_add(1, std::memory_order_relaxed); }
+  void RemoveSharer() { sharers_.fetch_sub(1, std::memory_order_relaxed); }
+
   int64_t used() const { return used_.load(std::memory_order_relaxed); }
   int64_t limit() const;
 
@@ -63,6 +68,7 @@ class CacheBudget {
 
   std::atomic<int64_t>& used_;
   std::atomic<uint32_t> threads_{0};
+  std::atomic<uint32_t> sharers_{0};
 };
 
 // Counts where those who look from outside find it, on a cache line of its own.

@@ -44,6 +44,20 @@ TEST_F(CacheBudgetTest, TheLimitFollowsWhatIsLiveUpToTheOption) {
   EXPECT_EQ(budget.limit(), floor);
 }
 
+TEST_F(CacheBudgetTest, ThreadsThatWantLittleDoNotRaiseTheLimit) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  const int64_t alone = budget.limit();
+  budget.AddThread();
+  budget.AddThread();
+  budget.AddSharer();
+  EXPECT_EQ(budget.limit(), alone);
+  budget.AddSharer();
+  EXPECT_GT(budget.limit(), alone);
+  budget.RemoveSharer();
+  EXPECT_EQ(budget.limit(), alone);
+}
+
 TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
   std::atomic<int64_t> used{0};
   CacheBudget budget(used);

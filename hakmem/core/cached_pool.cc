@@ -93,11 +93,13 @@ bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
 
 // Doubles the bin's magazines, as far as the budget allows. They change hands
 // for larger ones as they are emptied.
-void CachedPool::Grow(ThreadCache::Bin& bin, SizeClass size_class) {
+void CachedPool::Grow(ThreadCache& cache, SizeClass size_class) {
+  ThreadCache::Bin& bin = cache.bin(size_class);
   const uint32_t target =
       std::min(2 * bin.capacity + 2, FullCapacity(size_class));
-  if (target > bin.capacity &&
-      cache_budget.TakeForThread((target - bin.capacity) *
+  if (target <= bin.capacity) return;
+  cache.JoinBudget();
+  if (cache_budget.TakeForThread((target - bin.capacity) *
                                  ClassSize(size_class))) {
     bin.capacity = target;
   }
@@ -106,12 +108,13 @@ void CachedPool::Grow(ThreadCache::Bin& bin, SizeClass size_class) {
 // A swap of the two magazines is no miss, but takes the slow path: a program
 // that allocates and frees at random comes to the border between them less
 // often when they are larger.
-void CachedPool::NoteSwap(ThreadCache::Bin& bin, SizeClass size_class) {
+void CachedPool::NoteSwap(ThreadCache& cache, SizeClass size_class) {
+  ThreadCache::Bin& bin = cache.bin(size_class);
   if (bin.swaps_left != 0) {
     --bin.swaps_left;
     return;
   }
-  if (bin.capacity < kBusyCapacity) Grow(bin, size_class);
+  if (bin.capacity < kBusyCapacity) Grow(cache, size_class);
   const bool grown =
       bin.capacity >= std::min(kBusyCapacity, FullCapacity(size_class));
   bin.swaps_left = grown ? UINT32_MAX : kSwapsToGrow;
@@ -124,7 +127,7 @@ void CachedPool::NoteMiss(ThreadCache& cache, SizeClass size_class) {
       bin.capacity < kBusyCapacity ? kMissesToGrow : kBusyMissesToGrow;
   if (++bin.misses >= patience) {
     bin.misses = 0;
-    Grow(bin, size_class);
+    Grow(cache, size_class);
   }
   CountWork(cache, size_class);
 }
@@ -221,7 +224,7 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
     bin.previous.store(nullptr, std::memory_order_release);
     bin.current.store(nullptr, std::memory_order_release);
     bin.previous.store(current, std::memory_order_release);
-    NoteSwap(bin, size_class);
+    NoteSwap(cache, size_class);
     cache.Open(size_class, previous, bin.capacity);
     return cache.Pop(size_class);
   }
@@ -312,7 +315,7 @@ void CachedPool::Free(ThreadCache& cache, SizeClass size_class, void* block) {
     NoteMiss(cache, size_class);
     next = StoreFull(cache, size_class, next, MagazineFamilyFor(bin.capacity));
   } else {
-    if (next != nullptr) NoteSwap(bin, size_class);
+    if (next != nullptr) NoteSwap(cache, size_class);
     const uint32_t family = MagazineFamilyFor(bin.capacity);
     if (next == nullptr || next->family < family) {
       Magazine* const larger = cache.GetMagazine(family);

@@ -68,8 +68,8 @@ class CachedPool {
   }
   uint32_t FullCapacity(SizeClass size_class) const;
   bool Prepare(ThreadCache& cache, SizeClass size_class);
-  void Grow(ThreadCache::Bin& bin, SizeClass size_class);
-  void NoteSwap(ThreadCache::Bin& bin, SizeClass size_class);
+  void Grow(ThreadCache& cache, SizeClass size_class);
+  void NoteSwap(ThreadCache& cache, SizeClass size_class);
   void NoteMiss(ThreadCache& cache, SizeClass size_class);
   bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
   Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,

@@ -48,6 +48,7 @@ class ThreadRegistry {
   void Remove(ThreadCache* cache) {
     MutexLock lock(mu_);
     cache_budget.RemoveThread();
+    if (cache->shares_budget_) cache_budget.RemoveSharer();
     (cache->previous_ != nullptr ? cache->previous_->next_ : first_) =
         cache->next_;
     if (cache->next_ != nullptr) cache->next_->previous_ = cache->previous_;
@@ -193,6 +194,7 @@ bool ThreadCache::Activate() {
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   registry.Add(this);
   if (ParkedBins* const parked = registry.Unpark(this)) {
+    JoinBudget();
     arena.metadata().Free(parked, kParkedBinsBytes);
   }
   const bool will_be_told = [this] {
@@ -286,6 +288,10 @@ void ThreadCache::FlushParked(Parked which) {
     }
     arena.metadata().Free(parked, kParkedBinsBytes);
   }
+}
+
+void ThreadCache::JoinBudget() {
+  if (!std::exchange(shares_budget_, true)) cache_budget.AddSharer();
 }
 
 CachedPool* ThreadCache::PoolOf(SizeClass size_class) const {

@@ -261,6 +261,9 @@ class ThreadCache {
   // that have cached once and wait for ever are not to hold much.
   static constexpr size_t kMostForced = 8 << 10;
 
+  // Makes this thread one of those that share the caches' limit.
+  void JoinBudget();
+
   // Bytes that bins hold without a budget.
   size_t& forced() { return forced_; }
 
@@ -454,6 +457,7 @@ class ThreadCache {
   uint64_t work_ = 0;
   int64_t trimmed_at_ = 0;
   size_t forced_ = 0;
+  bool shares_budget_ = false;
   size_t loaded_ = 0;
   static constexpr uint32_t kSpareFamilies = 4;  // 960 bytes together
   std::array<Magazine*, kSpareFamilies> spares_{};

@@ -184,6 +184,25 @@ TEST_F(ThreadCacheTest, OnlySomeAreLeft) {
   EXPECT_LE(cache_budget.used(), 4 * one);
 }
 
+// A thread counts for the limit while it wants more than its first blocks.
+TEST_F(ThreadCacheTest, AThreadSharesTheLimitFromWhenItsBinsGrow) {
+  const auto use = [](int count) {
+    std::vector<void*> blocks;
+    for (int i = 0; i < count; ++i) blocks.push_back(Allocate());
+    for (void* const block : blocks) Free(block);
+  };
+  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
+  use(1000);  // this thread has grown, or will not before the others do
+  const int64_t limit = cache_budget.limit();
+  OnThread([&use, limit] {
+    use(10);
+    EXPECT_EQ(cache_budget.limit(), limit);
+    use(1000);
+    EXPECT_GT(cache_budget.limit(), limit);
+  });
+  EXPECT_EQ(cache_budget.limit(), limit);
+}
+
 // A destructor of a key that was made before the cache's runs before it, one
 // made later runs after it. Both may use the heap.
 TEST_F(ThreadCacheTest, DestructorsOfTheThreadMayUseTheHeap) {
