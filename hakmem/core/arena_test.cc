@@ -469,7 +469,9 @@ TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {
 
 // The same again and again is not to cost fresh pages each time.
 TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
+  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
   Make(64 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
   Span* span = Allocate(400);
   Fill(span, '1');
   Free(span);
@@ -479,6 +481,22 @@ TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
   // Half of the memory of it is forgotten with each second that passes.
   Free(span);
   EXPECT_GT(arena_->GetStats().dirty_bytes, 4 * kMiB);
+}
+
+// What went long ago would not be there whatever the bound.
+TEST_F(ArenaTest, WhatIsWantedBackLateMayNotStay) {
+  constexpr int64_t kDecay = 3600000;
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  Make(64 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  Span* span = Allocate(400);
+  Fill(span, '1');
+  Free(span);
+  arena_->Decay(os::CoarseMilliseconds() + 2 * kDecay);
+  span = Allocate(400);
+  Fill(span, '2');
+  Free(span);
+  EXPECT_LE(arena_->GetStats().dirty_bytes, 2 * kMiB);
 }
 
 TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {

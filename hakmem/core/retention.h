@@ -23,7 +23,8 @@ class Retention {
  public:
   constexpr Retention() = default;
 
-  // `amount` of what was purged is wanted back. At most `most` is remembered.
+  // `amount` of what was lately purged is wanted back. At most `most` is
+  // remembered.
   void Regret(size_t amount, size_t most, int64_t now) {
     if (amount == 0) return;
     Forget(now);
