@@ -423,6 +423,11 @@ void Arena::PurgeBeyondBound() {
   const int64_t now = os::CoarseMilliseconds();
   const size_t plain =
       live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+  // Large blocks are of so many sizes that they need more free memory than they
+  // ever use at once: the workload "large" took 7 times as long with this.
+  if (large_granules_ < live / 2) {
+    retention_.Reconsider(dirty_granules_, decay_period(), now);
+  }
   const size_t bound = pressed() ? 0 : retention_.Bound(plain, now);
   if (dirty_granules_ > bound) {
     // A little more than needed, so that the next free does not come here
