@@ -93,7 +93,7 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   const size_t dirty_bytes = PageUp(granules / 8 + sizeof(uint64_t));
   const size_t metadata_bytes = MetadataBytes(arena_bytes);
   const size_t total = arena_bytes + class_bytes + span_bytes + node_bytes +
-                       2 * dirty_bytes + metadata_bytes;
+                       3 * dirty_bytes + metadata_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kArenaAlignment));
   if (start == nullptr) return false;
   char* next = start + arena_bytes;
@@ -106,7 +106,8 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   span_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(span_bytes));
   nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
   dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
-  purged_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  purged_now_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  purged_before_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   metadata_.Init(carve(metadata_bytes), metadata_bytes);
   // The class map is read for any address in the arena, so all of it has to be
   // accessible; 16 bytes a MiB of arena, of which few are ever touched.
@@ -142,7 +143,7 @@ bool Arena::CommitTables(uint32_t granules) {
   };
   if (!commit(span_map_, sizeof(uint32_t), 1) ||
       !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8) ||
-      !commit(purged_, 1, 8)) {
+      !commit(purged_now_, 1, 8) || !commit(purged_before_, 1, 8)) {
     return false;
   }
   tables_frontier_.store(to, std::memory_order_release);
@@ -357,14 +358,18 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
   return true;
 }
 
-// Clears the marks of what was purged in a run that is being handed out; says
-// how many granules had them.
+// Clears the marks of what was lately purged in a run that is being handed out;
+// says how many granules had them.
 uint32_t Arena::TakePurged(uint32_t start, uint32_t length) {
+  if (!any_purged_now_ && !any_purged_before_) return 0;
+  ForgetPurged(os::CoarseMilliseconds());
   uint32_t taken = 0;
-  ForEachWord(purged_, start, length, [&taken](uint64_t& word, uint64_t mask) {
-    taken += static_cast<uint32_t>(std::popcount(word & mask));
-    word &= ~mask;
-  });
+  for (uint64_t* const map : {purged_now_, purged_before_}) {
+    ForEachWord(map, start, length, [&taken](uint64_t& word, uint64_t mask) {
+      taken += static_cast<uint32_t>(std::popcount(word & mask));
+      word &= ~mask;
+    });
+  }
   return taken;
 }
 
@@ -375,6 +380,22 @@ void Arena::Regret(Span::Kind kind, uint32_t purged) {
                             now);
   } else {
     retention_.Regret(purged, frontier_, now);
+  }
+}
+
+// With each period the marks of the last but one go, if there are any: that
+// takes time for every 64 granules of the arena.
+void Arena::ForgetPurged(int64_t now) {
+  const int64_t period = now / decay_period();
+  const int64_t passed = period - purge_period_;
+  if (passed <= 0) return;
+  purge_period_ = period;
+  for (int64_t i = std::min<int64_t>(passed, 2); i > 0; --i) {
+    std::swap(purged_now_, purged_before_);
+    std::swap(any_purged_now_, any_purged_before_);
+    if (!any_purged_now_) continue;
+    std::fill_n(purged_now_, (frontier_ + 63) / 64, 0);
+    any_purged_now_ = false;
   }
 }
 
@@ -423,6 +444,7 @@ void Arena::PurgeBeyondBound() {
   const int64_t now = os::CoarseMilliseconds();
   const size_t plain =
       live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+  retention_.Reconsider(dirty_granules_, decay_period(), now);
   const size_t bound =
       pressed() ? 0 : retention_.Bound(large_retention_.Bound(plain, now), now);
   if (dirty_granules_ > bound) {
@@ -436,8 +458,8 @@ void Arena::PurgeBeyondBound() {
 
 size_t Arena::DecayLocked(int64_t now) {
   if (options_.purge == 0) return 0;
-  size_t surplus = retention_.Surplus(
-      dirty_granules_, static_cast<int64_t>(options_.decay_ms), now);
+  ForgetPurged(now);
+  size_t surplus = retention_.Surplus(dirty_granules_, decay_period(), now);
   if (surplus != 0 && std::exchange(large_taken_, false)) {
     surplus -= std::min(surplus, large_retention_.Bound(0, now));
   }
@@ -454,6 +476,7 @@ size_t Arena::Decay(int64_t now) {
 // From the top down: allocation takes the lowest addresses first, so the
 // highest are wanted last.
 size_t Arena::PurgeLocked(size_t keep) {
+  ForgetPurged(os::CoarseMilliseconds());
   const uint32_t before = dirty_granules_;
   uint32_t end = dirty_end_;
   while (dirty_granules_ > keep && end > 0) {
@@ -473,7 +496,8 @@ size_t Arena::PurgeLocked(size_t keep) {
     if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
     TakeDirty(start, end - start);
     purged_granules_ += end - start;
-    ForEachWord(purged_, start, end - start,
+    any_purged_now_ = true;
+    ForEachWord(purged_now_, start, end - start,
                 [](uint64_t& word, uint64_t mask) { word |= mask; });
     end = start;
   }
@@ -545,7 +569,8 @@ void Arena::ForEachTable(Fn fn) {
   fn(span_map_, PageUp(granules * sizeof(uint32_t)));
   fn(nodes_, PageUp(granules * sizeof(RunTree::Node)));
   fn(dirty_, PageUp(granules / 8));
-  fn(purged_, PageUp(granules / 8));
+  fn(purged_now_, PageUp(granules / 8));
+  fn(purged_before_, PageUp(granules / 8));
   metadata_.ForEachAccessible(fn);
 }
 

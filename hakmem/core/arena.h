@@ -182,6 +182,11 @@ class Arena {
   Metadata& metadata() { return metadata_; }
   const Options& options() const { return options_; }
 
+  // HAKMEM_DECAY_MS, in milliseconds.
+  int64_t decay_period() const {
+    return static_cast<int64_t>(options_.decay_ms);
+  }
+
   // HAKMEM_CACHE_BYTES, or its default for this machine.
   size_t cache_bytes() const { return cache_bytes_; }
 
@@ -244,6 +249,7 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t HeldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -272,8 +278,14 @@ class Arena {
   std::atomic<uint8_t>* class_map_ = nullptr;
   std::atomic<uint32_t>* span_map_ = nullptr;
   RunTree::Node* nodes_ = nullptr;
-  uint64_t* dirty_ = nullptr;   // one bit a granule
-  uint64_t* purged_ = nullptr;  // likewise: went to the system, not used since
+  uint64_t* dirty_ = nullptr;  // one bit a granule
+  // Likewise: went to the system in this period of HAKMEM_DECAY_MS, and in the
+  // last one, and was not used since. What went earlier would be gone by now
+  // anyway, and is no reason to keep more. When it was one, the workload
+  // "server", whose sizes shift, had 1.58 times of what is live at its end
+  // where it now has 1.26, for no fewer page faults.
+  uint64_t* purged_now_ = nullptr;
+  uint64_t* purged_before_ = nullptr;
 
   Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
@@ -286,6 +298,9 @@ class Arena {
   // last due.
   Retention large_retention_ ABSL_GUARDED_BY(mu_);
   bool large_taken_ ABSL_GUARDED_BY(mu_) = false;
+  int64_t purge_period_ ABSL_GUARDED_BY(mu_) = 0;
+  bool any_purged_now_ ABSL_GUARDED_BY(mu_) = false;
+  bool any_purged_before_ ABSL_GUARDED_BY(mu_) = false;
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever

@@ -469,7 +469,9 @@ TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {
 
 // The same again and again is not to cost fresh pages each time.
 TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
+  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
   Make(64 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
   Span* span = Allocate(400);
   Fill(span, '1');
   Free(span);
@@ -484,7 +486,7 @@ TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
 // Buffers of ever other sizes need free memory in many places: what they wanted
 // back stays while they come and go, whatever the time.
 TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {
-  setenv("HAKMEM_DECAY_MS", "1", 1);
+  setenv("HAKMEM_DECAY_MS", "200", 1);
   Make(256 * kMiB, kMiB);
   unsetenv("HAKMEM_DECAY_MS");
   Span* const kept = Allocate(1600);
@@ -492,7 +494,7 @@ TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {
   EXPECT_LE(arena_->GetStats().dirty_bytes, 8 * kMiB);
   Free(Allocate(800));
   const auto run = [](const auto& step) {
-    const int64_t end = os::CoarseMilliseconds() + 50;
+    const int64_t end = os::CoarseMilliseconds() + 500;
     while (os::CoarseMilliseconds() < end) step();
   };
   run([this] { Free(Allocate(10)); });
@@ -500,6 +502,22 @@ TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {
   run([this] { arena_->Decay(os::CoarseMilliseconds()); });
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u) << "they are gone";
   Free(kept);
+}
+
+// What went long ago would not be there whatever the bound.
+TEST_F(ArenaTest, WhatIsWantedBackLateMayNotStay) {
+  constexpr int64_t kDecay = 3600000;
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  Make(64 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  Span* span = Allocate(400);
+  Fill(span, '1');
+  Free(span);
+  arena_->Decay(os::CoarseMilliseconds() + 2 * kDecay);
+  span = Allocate(400);
+  Fill(span, '2');
+  Free(span);
+  EXPECT_LE(arena_->GetStats().dirty_bytes, 2 * kMiB);
 }
 
 TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {

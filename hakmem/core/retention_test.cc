@@ -45,6 +45,23 @@ TEST(RetentionTest, WhatWentElsewhereIsWantedBackWhenAsMuchIsTaken) {
   EXPECT_EQ(retention.Bound(0, 14 * kSecond), 1u) << "too long ago";
 }
 
+TEST(RetentionTest, WhatWasNotNeededIsForgottenSooner) {
+  Retention retention;
+  retention.Regret(100, 1000, 1000);
+  retention.Reconsider(90, kPeriod, 1000);
+  retention.Taken(30);
+  retention.Taken(50);
+  retention.Reconsider(90, kPeriod, 1000 + kPeriod / 4 - 1);
+  EXPECT_EQ(retention.Bound(10, 1000), 110u) << "too early";
+  retention.Reconsider(90, kPeriod, 1000 + kPeriod / 4);
+  EXPECT_EQ(retention.Bound(10, 1000), 80u);
+  retention.Taken(0);
+  retention.Reconsider(90, kPeriod, 1000 + kPeriod / 2);
+  EXPECT_EQ(retention.Bound(10, 1000), 80u) << "all was needed";
+  retention.Reconsider(90, kPeriod, 1000 + kPeriod);
+  EXPECT_EQ(retention.Bound(10, 1000), 10u) << "no less than the plain one";
+}
+
 TEST(RetentionTest, SurplusIsWhatWasThereAllTheTime) {
   Retention retention;
   EXPECT_EQ(retention.Surplus(50, kPeriod, 1000), 50u)
