@@ -513,7 +513,9 @@ TEST_F(ArenaTest, WhatIsWantedBackLateMayNotStay) {
   Span* span = Allocate(400);
   Fill(span, '1');
   Free(span);
+  // The first purges the rest, the second comes long after that.
   arena_->Decay(os::CoarseMilliseconds() + 2 * kDecay);
+  arena_->Decay(os::CoarseMilliseconds() + 4 * kDecay);
   span = Allocate(400);
   Fill(span, '2');
   Free(span);
