@@ -20,14 +20,18 @@ constexpr uint32_t kRetainedShare = 8;
 
 constexpr uint64_t kWhole = ~uint64_t{0};
 
-// The units from which a free and aligned hole of 2^order units begins.
-constexpr uint64_t Holes(uint64_t free, uint32_t order) {
+// The units from which aligned holes of twice 2^order units begin, by those of
+// 2^order units.
+constexpr uint64_t Doubled(uint64_t holes, uint32_t order) {
   constexpr uint64_t kAligned[] = {0x5555555555555555, 0x1111111111111111,
                                    0x0101010101010101, 0x0001000100010001,
                                    0x0000000100000001, 0x0000000000000001};
-  for (uint32_t o = 0; o < order; ++o) {
-    free &= (free >> (1u << o)) & kAligned[o];
-  }
+  return holes & (holes >> (1u << order)) & kAligned[order];
+}
+
+// The units from which a free and aligned hole of 2^order units begins.
+constexpr uint64_t Holes(uint64_t free, uint32_t order) {
+  for (uint32_t o = 0; o < order; ++o) free = Doubled(free, o);
   return free;
 }
 
@@ -55,7 +59,8 @@ uint32_t Metadata::ListFor(uint64_t free) {
   if (free == kWhole) return kWholeDirty;
   if (free == 0) return kLists;
   uint32_t order = 0;
-  while (order + 1 < kOrders && Holes(free, order + 1) != 0) ++order;
+  uint64_t holes = free;
+  while (order + 1 < kOrders && (holes = Doubled(holes, order)) != 0) ++order;
   return order;
 }
 
