@@ -59,9 +59,6 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
   if (state.active == nullptr) return false;
   ++state.slabs;
   CountFree(SlabBlocks(size_class), size_class);
-  retention_.Retake(SlabGranules(size_class) * (kGranuleSize / os::kPageSize),
-                    arena.live_bytes() / os::kPageSize,
-                    os::CoarseMilliseconds());
   return true;
 }
 
@@ -72,10 +69,6 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     CountDirty(state, slab, dirty);
     --state.slabs;
     CountFree(-int64_t{slab->blocks}, slab->size_class);
-    // Whole, it goes by the arena's bound. That its pages went before helped
-    // nobody if the next slab needs them: growing strings take 0.85 of the time
-    // when that counts, and as much memory.
-    retention_.Lose(slab->purged_pages, os::CoarseMilliseconds());
     Slab::Destroy(slab);
     return;
   }
