@@ -63,9 +63,6 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
     ShowClasses();
   }
   Count(state.counts.slabs, 1);
-  retention_.Retake(SlabGranules(size_class) * (kGranuleSize / os::kPageSize),
-                    arena.live_bytes() / os::kPageSize,
-                    os::CoarseMilliseconds());
   return true;
 }
 
@@ -75,10 +72,6 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
     Count(state.counts.slabs, -1);
-    // Whole, it goes by the arena's bound. That its pages went before helped
-    // nobody if the next slab needs them: growing strings take 0.85 of the time
-    // when that counts, and as much memory.
-    retention_.Lose(slab->purged_pages, os::CoarseMilliseconds());
     Slab::Destroy(slab);
     return;
   }

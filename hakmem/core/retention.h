@@ -31,24 +31,6 @@ class Retention {
     regretted_ = std::min(regretted_ + amount, most);
   }
 
-  // `amount` of what was purged belongs to another owner now. It is wanted back
-  // when as much is taken from there, soon: see Retake().
-  void Lose(size_t amount, int64_t now) {
-    if (amount == 0) return;
-    Forget(now);
-    lost_ += amount;
-  }
-
-  // `amount` is taken from another owner, who may have got it by Lose(). At
-  // most `most` is remembered.
-  void Retake(size_t amount, size_t most, int64_t now) {
-    if (lost_ == 0) return;
-    Forget(now);
-    const size_t back = std::min(lost_, amount);
-    lost_ -= back;
-    Regret(back, most, now);
-  }
-
   // What may stay, where `plain` is the share of what is live and the constant.
   size_t Bound(size_t plain, int64_t now) {
     if (regretted_ != 0) Forget(now);
@@ -91,12 +73,10 @@ class Retention {
     const int64_t passed = second - second_;
     if (passed <= 0) return;
     regretted_ = passed > 63 ? 0 : regretted_ >> passed;
-    lost_ = passed > 63 ? 0 : lost_ >> passed;
     second_ = second;
   }
 
   size_t regretted_ = 0;
-  size_t lost_ = 0;
   int64_t second_ = 0;
   size_t needed_low_water_ = 0;
   int64_t reconsidered_ = 0;

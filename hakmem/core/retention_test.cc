@@ -32,19 +32,6 @@ TEST(RetentionTest, RegretHalvesWithEverySecond) {
   EXPECT_EQ(retention.Bound(0, 1000 * kSecond), 0u);
 }
 
-TEST(RetentionTest, WhatWentElsewhereIsWantedBackWhenAsMuchIsTaken) {
-  Retention retention;
-  retention.Lose(100, 3 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 3 * kSecond), 10u) << "nobody wants it";
-  retention.Retake(30, 1000, 3 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 3 * kSecond), 40u);
-  retention.Retake(90, 1000, 3 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 3 * kSecond), 110u) << "no more than was lost";
-  retention.Lose(1024, 4 * kSecond);
-  retention.Retake(1024, 4096, 14 * kSecond);
-  EXPECT_EQ(retention.Bound(0, 14 * kSecond), 1u) << "too long ago";
-}
-
 TEST(RetentionTest, WhatWasNotNeededIsForgottenSooner) {
   Retention retention;
   retention.Regret(100, 1000, 1000);
