@@ -1,5 +1,6 @@
 #include "hakmem/core/locked_pool.h"
 
+#include <new>
 #include <utility>
 
 #include "hakmem/core/arena.h"
@@ -36,7 +37,18 @@ constexpr size_t kRetainedPart = 4;
 
 constinit std::atomic<size_t> LockedPool::dirty_pages_{0};
 
-bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
+template <typename Fn>
+void LockedPool::ForEachState(Fn fn) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
+    fn(classes_[i], geometry_.ClassOfBin(i));
+  }
+  for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+    fn(owner->state, owner->twin);
+  }
+}
+
+bool LockedPool::Activate(ClassState& state, SizeClass size_class,
+                          uint32_t owner) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
   for (Slab*& head : state.lists) {
@@ -57,6 +69,10 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
   }
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
+  if (owner != 0) {
+    state.active->owner = owner;
+    arena.SetOwner(state.active->start, OwnerOf(owner)->key);
+  }
   ++state.slabs;
   CountFree(SlabBlocks(size_class), size_class);
   return true;
@@ -135,26 +151,40 @@ size_t LockedPool::PurgeLocked(size_t pages) {
           !Slab::HasOwnPages(geometry_.ClassOfBin(i))) {
         continue;
       }
-      ClassState& state = classes_[i];
-      for (Slab* slab = state.lists[bucket];
-           slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
-        if (slab->dirty_pages == 0) continue;
-        if (purged >= pages) return purged * os::kPageSize;
-        const uint32_t before = slab->dirty_pages;
-        slab->PurgePages();
-        CountDirty(state, slab, before);
-        purged += before;
+      if (!PurgeList(classes_[i], bucket, pages, &purged)) {
+        return purged * os::kPageSize;
+      }
+    }
+    if (bucket < kFirstPurgedBucket) continue;
+    for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+      if (!PurgeList(owner->state, bucket, pages, &purged)) {
+        return purged * os::kPageSize;
       }
     }
   }
   return purged * os::kPageSize;
 }
 
+// The part of that for one list. False when as much as `pages` has gone.
+bool LockedPool::PurgeList(ClassState& state, uint32_t bucket, size_t pages,
+                           size_t* purged) {
+  for (Slab* slab = state.lists[bucket];
+       slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
+    if (slab->dirty_pages == 0) continue;
+    if (*purged >= pages) return false;
+    const uint32_t before = slab->dirty_pages;
+    slab->PurgePages();
+    CountDirty(state, slab, before);
+    *purged += before;
+  }
+  return true;
+}
+
 size_t LockedPool::Purge() {
   MutexLock lock(mu_);
   size_t purged = 0;
-  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    ClassState& state = classes_[i];
+  ForEachState([&](ClassState& state, SizeClass) {
+    mu_.AssertHeld();
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
       slab->UpdatePages(1);
@@ -173,7 +203,7 @@ size_t LockedPool::Purge() {
       purge(state.active);
       state.active->ForgetPurged();
     }
-  }
+  });
   return purged;
 }
 
@@ -181,7 +211,7 @@ void* LockedPool::Allocate(SizeClass size_class) {
   MutexLock lock(mu_);
   ClassState& state = StateOf(size_class);
   if (state.active == nullptr || state.active->free_count == 0) {
-    if (!Activate(state, size_class)) return nullptr;
+    if (!Activate(state, size_class, 0)) return nullptr;
   }
   ++state.taken;
   CountFree(-1, size_class);
@@ -191,11 +221,36 @@ void* LockedPool::Allocate(SizeClass size_class) {
 uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
                                    uint32_t count) {
   MutexLock lock(mu_);
-  ClassState& state = StateOf(size_class);
+  return AllocateFrom(StateOf(size_class), size_class, 0, out, count);
+}
+
+void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
+                           std::atomic<uint32_t>& number) {
+  MutexLock lock(mu_);
+  if (number.load(std::memory_order_relaxed) != 0 || !arena.EnsureReady()) {
+    return;
+  }
+  constexpr size_t kBytes =
+      (sizeof(Owner) + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
+  void* const memory = arena.metadata().Allocate(kBytes);
+  if (memory == nullptr) return;
+  owners_ = new (memory)
+      Owner{.state = {}, .next = owners_, .twin = twin, .key = key};
+  number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
+}
+
+uint32_t LockedPool::AllocateOwned(uint32_t owner, void** out, uint32_t count) {
+  MutexLock lock(mu_);
+  Owner* const known = OwnerOf(owner);
+  return AllocateFrom(known->state, known->twin, owner, out, count);
+}
+
+uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
+                                  uint32_t owner, void** out, uint32_t count) {
   uint32_t left = count;
   while (left != 0) {
     if (state.active == nullptr || state.active->free_count == 0) {
-      if (!Activate(state, size_class)) break;
+      if (!Activate(state, size_class, owner)) break;
     }
     left -= state.active->Take(out, left);
   }
@@ -216,9 +271,23 @@ void LockedPool::FreeLocked(SizeClass size_class, void* block) {
   }
   slab->Put(block);
   CountFree(1, size_class);
+  if (slab->owner != 0) [[unlikely]]
+    return FreeOwned(slab);
   ClassState& state = StateOf(size_class);
   --state.taken;
   if (slab != state.active) File(state, slab);
+}
+
+void LockedPool::FreeOwned(Slab* slab) {
+  ClassState& state = OwnerOf(slab->owner)->state;
+  --state.taken;
+  if (slab == state.active) {
+    // Classes are few and keep an empty slab each; owners may be many.
+    if (slab->free_count != slab->blocks) return;
+    state.active = nullptr;
+    slab->bucket = kUnlisted;
+  }
+  File(state, slab);
 }
 
 void LockedPool::Free(SizeClass size_class, void* block) {
@@ -235,15 +304,13 @@ void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
 LockedPool::Usage LockedPool::GetUsage() {
   MutexLock lock(mu_);
   Usage usage = {};
-  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    const ClassState& state = classes_[i];
-    const SizeClass size_class = geometry_.ClassOfBin(i);
+  ForEachState([&usage](const ClassState& state, SizeClass size_class) {
     const size_t blocks = state.slabs * size_t{SlabBlocks(size_class)};
     usage.slab_bytes +=
         state.slabs * size_t{SlabGranules(size_class)} * kGranuleSize;
     usage.free_bytes += (blocks - state.taken) * ClassSize(size_class);
     usage.taken_bytes += state.taken * ClassSize(size_class);
-  }
+  });
   return usage;
 }
 
