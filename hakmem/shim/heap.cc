@@ -116,6 +116,10 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
 // yet.
 [[gnu::noinline]] void* AllocateMarked(size_t size, size_t alignment,
                                        const void* caller) {
+  if (size <= kMaxTinySize && alignment == 1) {
+    void* const block = AllocateMarkedTiny(size, caller);
+    if (block != nullptr) return block;
+  }
   uint32_t site;
   if (Mark() == ThreadCache::kBySample) {
     if (size <= kMaxTinySize && alignment == 1) {
@@ -176,7 +180,7 @@ namespace {
 }  // namespace
 
 [[gnu::noinline]] void FreeSlow(void* block) {
-  if (FreeTiny<false>(block, 0)) return;
+  if (FreeTiny(block)) return;
   if (block == nullptr) return;
   const SizeClass size_class = arena.ClassOf(block);
   if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
@@ -241,7 +245,7 @@ namespace {
   if (size_class != kNoClass) {
     if (StaysInPlace(size_class, size)) {
       if (site == kNoSite) return block;
-      if (IsTwin(size_class)) {
+      if (IsTwin(size_class) && MayMoveToSite(block, site)) {
         MoveToSite(block, site);
         return block;
       }
