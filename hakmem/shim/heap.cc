@@ -116,10 +116,6 @@ void* AllocateClassOrLast(SizeClass size_class, size_t size, size_t alignment) {
 // yet.
 [[gnu::noinline]] void* AllocateMarked(size_t size, size_t alignment,
                                        const void* caller) {
-  if (size <= kMaxTinySize && alignment == 1) {
-    void* const block = AllocateMarkedTiny(size, caller);
-    if (block != nullptr) return block;
-  }
   uint32_t site;
   if (Mark() == ThreadCache::kBySample) {
     if (size <= kMaxTinySize && alignment == 1) {
@@ -147,8 +143,10 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 }
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
-  if (IsMarked()) [[unlikely]]
-    return AllocateMarked(size, 1, caller);
+  if (IsMarked()) [[unlikely]] {
+    void* const block = AllocateMarkedTiny(size, caller);
+    return block != nullptr ? block : AllocateMarked(size, 1, caller);
+  }
   return AllocateClassOrLast(SmallSizeToClass(size), size, 16);
 }
 
