@@ -151,6 +151,7 @@ size_t LockedPool::PurgeLocked(size_t pages) {
           !Slab::HasOwnPages(geometry_.ClassOfBin(i))) {
         continue;
       }
+      if (classes_[i].dirty_pages == 0) continue;
       if (!PurgeList(classes_[i], bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }
