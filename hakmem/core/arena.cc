@@ -89,11 +89,12 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   const size_t granules = arena_bytes >> kGranuleShift;
   const size_t class_bytes = PageUp(granules);
   const size_t span_bytes = PageUp(granules * sizeof(uint32_t));
+  const size_t owner_bytes = span_bytes;
   const size_t node_bytes = PageUp(granules * sizeof(RunTree::Node));
   const size_t dirty_bytes = PageUp(granules / 8 + sizeof(uint64_t));
   const size_t metadata_bytes = MetadataBytes(arena_bytes);
-  const size_t total = arena_bytes + class_bytes + span_bytes + node_bytes +
-                       3 * dirty_bytes + metadata_bytes;
+  const size_t total = arena_bytes + class_bytes + span_bytes + owner_bytes +
+                       node_bytes + 3 * dirty_bytes + metadata_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kArenaAlignment));
   if (start == nullptr) return false;
   char* next = start + arena_bytes;
@@ -104,14 +105,17 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   };
   class_map_ = reinterpret_cast<std::atomic<uint8_t>*>(carve(class_bytes));
   span_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(span_bytes));
+  owner_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(owner_bytes));
   nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
   dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   purged_now_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   purged_before_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   metadata_.Init(carve(metadata_bytes), metadata_bytes);
   // The class map is read for any address in the arena, so all of it has to be
-  // accessible; 16 bytes a MiB of arena, of which few are ever touched.
-  if (!os::Commit(class_map_, class_bytes)) {
+  // accessible; 16 bytes a MiB of arena, of which few are ever touched. So is
+  // the owner map, of which only the part that is written to counts.
+  if (!os::Commit(class_map_, class_bytes) ||
+      !os::AllowReading(owner_map_, owner_bytes)) {
     os::Unmap(start, total);
     return false;
   }
@@ -125,7 +129,8 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   hak_observed.arena_bytes = arena_bytes;
   view_ = {.base = reinterpret_cast<uintptr_t>(start),
            .eighths = arena_bytes >> 3,
-           .class_map = class_map_};
+           .class_map = class_map_,
+           .owner_map = owner_map_};
   return true;
 }
 
@@ -148,6 +153,21 @@ bool Arena::CommitTables(uint32_t granules) {
   }
   tables_frontier_.store(to, std::memory_order_release);
   return true;
+}
+
+void Arena::SetOwner(uint32_t granule, uint32_t key) {
+  MutexLock lock(mu_);
+  const uint32_t from = owners_frontier_.load(std::memory_order_relaxed);
+  if (granule >= from) {
+    if (key == 0) return;
+    const uint32_t to =
+        std::min(limit_, (granule / kTablesStep + 1) * kTablesStep);
+    const size_t bytes = PageUp((to - from) * sizeof(uint32_t));
+    if (!os::Commit(owner_map_ + from, bytes)) return;
+    HelgrindIgnore(owner_map_ + from, bytes);
+    owners_frontier_.store(to, std::memory_order_relaxed);
+  }
+  owner_map_[granule].store(key, std::memory_order_relaxed);
 }
 
 // Makes room at the end of the arena for a run of `granules`.
@@ -567,6 +587,8 @@ void Arena::ForEachTable(Fn fn) {
   const size_t granules = tables_frontier_.load(std::memory_order_acquire);
   fn(class_map_, PageUp(limit_));
   fn(span_map_, PageUp(granules * sizeof(uint32_t)));
+  fn(owner_map_, PageUp(owners_frontier_.load(std::memory_order_relaxed) *
+                        sizeof(uint32_t)));
   fn(nodes_, PageUp(granules * sizeof(RunTree::Node)));
   fn(dirty_, PageUp(granules / 8));
   fn(purged_now_, PageUp(granules / 8));

@@ -2,7 +2,9 @@
 //
 // It hands out runs of granules and keeps, beside them, what every granule
 // holds: the class map, one byte a granule, which the fast path of free reads,
-// and the span map, which leads from any address to the run it belongs to.
+// the span map, which leads from any address to the run it belongs to, and the
+// owner map, four bytes a granule, which says what site all blocks there are
+// of.
 
 #ifndef HAKMEM_CORE_ARENA_H_
 #define HAKMEM_CORE_ARENA_H_
@@ -39,6 +41,7 @@ struct ArenaView {
   uintptr_t base = 0;
   uintptr_t eighths = 0;  // bytes reserved, divided by 8
   const std::atomic<uint8_t>* class_map = nullptr;
+  const std::atomic<uint32_t>* owner_map = nullptr;
 
   // The class of the slab that `address` lies in, or its door for a twin (see
   // size_class.h); kNoClass for anything else, also for addresses outside of
@@ -62,6 +65,9 @@ struct ArenaView {
 //  3. The class map is not 0 for exactly the granules of slabs.
 //  4. A dirty granule is free and may hold old data; every other free granule
 //     reads as zero.
+//  5. The owner map is 0 for every granule but those of slabs whose blocks are
+//     all for one site; there it may be the key of the site and the block size
+//     (site_cache.h).
 class Arena {
  public:
   constexpr Arena() = default;
@@ -168,6 +174,18 @@ class Arena {
   uint32_t ForEachSpan(uint32_t from, uint32_t granules,
                        void (*fn)(void* context, Span* span), void* context)
       ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Enters the key of a slab that is one granule in the owner map, or 0 before
+  // the slab goes away. Where there is no memory for the map it stays 0.
+  void SetOwner(uint32_t granule, uint32_t key) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // What the owner map says of the granule that `block`, of a slab, lies in.
+  uint32_t OwnerOf(const void* block) const {
+    return owner_map_[static_cast<size_t>(static_cast<const char*>(block) -
+                                          base_) >>
+                      kGranuleShift]
+        .load(std::memory_order_relaxed);
+  }
 
   // At least as many as the arena has in use.
   uint32_t granules_with_tables() const {
@@ -277,6 +295,7 @@ class Arena {
   uint32_t limit_ = 0;  // granules reserved
   std::atomic<uint8_t>* class_map_ = nullptr;
   std::atomic<uint32_t>* span_map_ = nullptr;
+  std::atomic<uint32_t>* owner_map_ = nullptr;
   RunTree::Node* nodes_ = nullptr;
   uint64_t* dirty_ = nullptr;  // one bit a granule
   // Likewise: went to the system in this period of HAKMEM_DECAY_MS, and in the
@@ -291,6 +310,7 @@ class Arena {
   RunTree free_ ABSL_GUARDED_BY(mu_);
   uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // granules accessible
   std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
+  std::atomic<uint32_t> owners_frontier_{0};     // those with a writable owner
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules

@@ -1,6 +1,7 @@
 #include "hakmem/core/locked_pool.h"
 
 #include <cstddef>
+#include <new>
 #include <utility>
 
 #include "hakmem/core/arena.h"
@@ -36,7 +37,18 @@ constexpr size_t kRetainedPart = 4;
 
 constinit std::atomic<size_t> LockedPool::dirty_pages_{0};
 
-bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
+template <typename Fn>
+void LockedPool::ForEachState(Fn fn) {
+  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
+    fn(classes_[i], geometry_.ClassOfBin(i));
+  }
+  for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+    fn(owner->state, owner->twin);
+  }
+}
+
+bool LockedPool::Activate(ClassState& state, SizeClass size_class,
+                          uint32_t owner) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
   for (Slab*& head : state.lists) {
@@ -57,12 +69,17 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class) {
   }
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
-  if (state.counts.block_bytes == 0) {
-    state.counts.slab_blocks = SlabBlocks(size_class);
-    state.counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
+  if (owner != 0) {
+    state.active->owner = owner;
+    arena.SetOwner(state.active->start, OwnerOf(owner)->key);
+  }
+  ObservedClass& counts = StateOf(size_class).counts;
+  if (counts.block_bytes == 0) {
+    counts.slab_blocks = SlabBlocks(size_class);
+    counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
     ShowClasses();
   }
-  Count(state.counts.slabs, 1);
+  Count(counts.slabs, 1);
   return true;
 }
 
@@ -71,7 +88,7 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
-    Count(state.counts.slabs, -1);
+    Count(StateOf(slab->size_class).counts.slabs, -1);
     Slab::Destroy(slab);
     return;
   }
@@ -141,26 +158,41 @@ size_t LockedPool::PurgeLocked(size_t pages) {
           !Slab::HasOwnPages(geometry_.ClassOfBin(i))) {
         continue;
       }
-      ClassState& state = classes_[i];
-      for (Slab* slab = state.lists[bucket];
-           slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
-        if (slab->dirty_pages == 0) continue;
-        if (purged >= pages) return purged * os::kPageSize;
-        const uint32_t before = slab->dirty_pages;
-        slab->PurgePages();
-        CountDirty(state, slab, before);
-        purged += before;
+      if (classes_[i].dirty_pages == 0) continue;
+      if (!PurgeList(classes_[i], bucket, pages, &purged)) {
+        return purged * os::kPageSize;
+      }
+    }
+    if (bucket < kFirstPurgedBucket) continue;
+    for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+      if (!PurgeList(owner->state, bucket, pages, &purged)) {
+        return purged * os::kPageSize;
       }
     }
   }
   return purged * os::kPageSize;
 }
 
+// The part of that for one list. False when as much as `pages` has gone.
+bool LockedPool::PurgeList(ClassState& state, uint32_t bucket, size_t pages,
+                           size_t* purged) {
+  for (Slab* slab = state.lists[bucket];
+       slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
+    if (slab->dirty_pages == 0) continue;
+    if (*purged >= pages) return false;
+    const uint32_t before = slab->dirty_pages;
+    slab->PurgePages();
+    CountDirty(state, slab, before);
+    *purged += before;
+  }
+  return true;
+}
+
 size_t LockedPool::Purge() {
   MutexLock lock(mu_);
   size_t purged = 0;
-  for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    ClassState& state = classes_[i];
+  ForEachState([&](ClassState& state, SizeClass) {
+    mu_.AssertHeld();
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
       slab->UpdatePages(1);
@@ -179,7 +211,7 @@ size_t LockedPool::Purge() {
       purge(state.active);
       state.active->ForgetPurged();
     }
-  }
+  });
   return purged;
 }
 
@@ -187,7 +219,7 @@ void* LockedPool::Allocate(SizeClass size_class) {
   PlainMutexLock lock(mu_);
   ClassState& state = StateOf(size_class);
   if (state.active == nullptr || state.active->free_count == 0) {
-    if (!Activate(state, size_class)) return nullptr;
+    if (!Activate(state, size_class, 0)) return nullptr;
   }
   Count(state.counts.taken, 1);
   return state.active->TakeOne();
@@ -196,11 +228,36 @@ void* LockedPool::Allocate(SizeClass size_class) {
 uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
                                    uint32_t count) {
   MutexLock lock(mu_);
-  ClassState& state = StateOf(size_class);
+  return AllocateFrom(StateOf(size_class), size_class, 0, out, count);
+}
+
+void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
+                           std::atomic<uint32_t>& number) {
+  MutexLock lock(mu_);
+  if (number.load(std::memory_order_relaxed) != 0 || !arena.EnsureReady()) {
+    return;
+  }
+  constexpr size_t kBytes =
+      (sizeof(Owner) + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
+  void* const memory = arena.metadata().Allocate(kBytes);
+  if (memory == nullptr) return;
+  owners_ = new (memory)
+      Owner{.state = {}, .next = owners_, .twin = twin, .key = key};
+  number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
+}
+
+uint32_t LockedPool::AllocateOwned(uint32_t owner, void** out, uint32_t count) {
+  MutexLock lock(mu_);
+  Owner* const known = OwnerOf(owner);
+  return AllocateFrom(known->state, known->twin, owner, out, count);
+}
+
+uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
+                                  uint32_t owner, void** out, uint32_t count) {
   uint32_t left = count;
   while (left != 0) {
     if (state.active == nullptr || state.active->free_count == 0) {
-      if (!Activate(state, size_class)) break;
+      if (!Activate(state, size_class, owner)) break;
     }
     left -= state.active->Take(out, left);
   }
@@ -221,7 +278,20 @@ void LockedPool::FreeLocked(SizeClass size_class, void* block) {
   slab->Put(block);
   ClassState& state = StateOf(size_class);
   Count(state.counts.taken, -1);
+  if (slab->owner != 0) [[unlikely]]
+    return FreeOwned(slab);
   if (slab != state.active) File(state, slab);
+}
+
+void LockedPool::FreeOwned(Slab* slab) {
+  ClassState& state = OwnerOf(slab->owner)->state;
+  if (slab == state.active) {
+    // Classes are few and keep an empty slab each; owners may be many.
+    if (slab->free_count != slab->blocks) return;
+    state.active = nullptr;
+    slab->bucket = kUnlisted;
+  }
+  File(state, slab);
 }
 
 void LockedPool::Free(SizeClass size_class, void* block) {

@@ -27,7 +27,7 @@ class ThreadCache;
 //  1. A slab with all blocks taken is in no list; the first block that comes
 //     back puts it into one.
 //  2. A slab with all blocks free is its class's active slab, or is given back
-//     to the arena.
+//     to the arena: an owner's at once.
 class LockedPool {
  public:
   explicit constexpr LockedPool(const PoolGeometry& geometry,
@@ -52,6 +52,19 @@ class LockedPool {
 
   // Free() for all of blocks[0..count), under one lock.
   void FreeBatch(SizeClass size_class, void* const* blocks, uint32_t count)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // An owner is a site and a twin of at most kLastTinyClass that has slabs of
+  // its own, under this key in the arena's owner map: none of their blocks goes
+  // to anybody else, and whose a block is can be told from its address. It is
+  // made once and for all, and `number` is 0 until then and it for ever after;
+  // or 0 still when metadata has run out.
+  void MakeOwner(SizeClass twin, uint32_t key, std::atomic<uint32_t>& number)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // AllocateBatch() from the owner's slabs. Free() and FreeBatch() find out by
+  // themselves whose a block is.
+  uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // Gives the arena all slabs that have no block in use. Says how many bytes.
@@ -108,21 +121,40 @@ class LockedPool {
   static constexpr uint32_t kFirstPurgedBucket = kBuckets / 2;
 
   struct ClassState {
-    ObservedClass counts{};    // under the lock; others look at them
+    ObservedClass counts{};    // of a class, its owners' slabs included
     Slab* active = nullptr;    // blocks are taken from here
     uint32_t dirty_pages = 0;  // of the slabs in the lists
     std::array<Slab*, kBuckets> lists{};
   };
 
+  // In metadata, and never given back.
+  struct Owner {
+    ClassState state;
+    Owner* next;
+    SizeClass twin;
+    uint32_t key;
+  };
+
   ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return classes_[geometry_.BinOf(size_class)];
   }
-  // Gives the class an active slab with a free block; false when memory has
-  // run out.
-  bool Activate(ClassState& state, SizeClass size_class)
+  static Owner* OwnerOf(uint32_t number) {
+    return static_cast<Owner*>(arena.metadata().FromIndex(number));
+  }
+  // Calls fn(state, size_class) for all classes, and then all owners.
+  template <typename Fn>
+  void ForEachState(Fn fn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives the class, or the owner, an active slab with a free block; false when
+  // memory has run out.
+  bool Activate(ClassState& state, SizeClass size_class, uint32_t owner)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t AllocateFrom(ClassState& state, SizeClass size_class, uint32_t owner,
+                        void** out, uint32_t count)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FreeLocked(SizeClass size_class, void* block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The rest of it, for a slab of an owner.
+  void FreeOwned(Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Puts a slab that is not active where its number of free blocks says.
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountDirty(ClassState& state, Slab* slab, uint32_t before)
@@ -136,6 +168,8 @@ class LockedPool {
   void ShowClasses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PurgeList(ClassState& state, uint32_t bucket, size_t pages,
+                 size_t* purged) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   static constinit std::atomic<size_t> dirty_pages_;
 
@@ -144,6 +178,7 @@ class LockedPool {
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
   size_t own_dirty_pages_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<ClassState, kMaxPoolBins> classes_ ABSL_GUARDED_BY(mu_){};
+  Owner* owners_ ABSL_GUARDED_BY(mu_) = nullptr;
 };
 
 }  // namespace hakmem

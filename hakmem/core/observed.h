@@ -94,6 +94,7 @@ struct alignas(64) ObservedCell {
   std::atomic<uint64_t> frees;
   std::atomic<uint64_t> alloc_bytes;  // of large blocks; 0 for the others
   std::atomic<uint64_t> free_bytes;
+  std::atomic<uint32_t> owner;  // hakmem's own
 };
 
 // The slabs of one size class. A pool counts here anyway, so that it costs

@@ -50,6 +50,11 @@ bool Commit(void* start, size_t bytes) {
   return true;
 }
 
+bool AllowReading(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
+  return mprotect(start, bytes, PROT_READ) == 0;
+}
+
 bool Purge(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
   return madvise(start, bytes, MADV_DONTNEED) == 0;

@@ -35,6 +35,10 @@ void* Reserve(size_t bytes, size_t alignment);
 // Makes a part of a reservation readable and writable; its pages read as zero.
 [[nodiscard]] bool Commit(void* start, size_t bytes);
 
+// Makes a part of a reservation readable, all zeros: nothing that is counted as
+// memory, neither of this process nor against a limit, until it is committed.
+[[nodiscard]] bool AllowReading(void* start, size_t bytes);
+
 // Gives the pages back to the system; they stay accessible and read as zero.
 // False when the system refused and the contents are still there.
 [[nodiscard]] bool Purge(void* start, size_t bytes);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "hakmem/core/arena.h"
+#include "hakmem/core/cache_budget.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/thread_cache.h"
 
@@ -10,24 +11,27 @@ namespace hakmem {
 
 namespace {
 
-// No block's tag.
-constexpr Tag kEmptySlot = kNoSite | kOldBirth;
+// No granule's owner.
+constexpr uint32_t kNoKey = ~uint32_t{0};
 
 }  // namespace
 
 namespace site_cache_internal {
 
+constinit NoBlocks no_blocks = {};
+
 constinit SiteSlot no_slot = {.id = 0,
-                              .top = no_slot.blocks,
-                              .limit = no_slot.blocks,
-                              .tag = kEmptySlot,
+                              .top = no_blocks.slots,
+                              .limit = no_blocks.slots,
+                              .key = kNoKey,
+                              .tag = SiteSlot::kNoLoose,
                               .left = SiteSlot::kPeriod,
                               .given = 0,
                               .flushed = 0,
                               .cell = 0,
+                              .blocks = no_blocks.slots,
                               .twin = kNoClass,
-                              .floor = nullptr,
-                              .blocks = {}};
+                              .loose = SiteSlot::kNoLoose};
 
 }  // namespace site_cache_internal
 
@@ -50,12 +54,54 @@ constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
 
 constexpr uint32_t kLastIds = 256;
 
+// Null where the slot has none.
+Magazine* MagazineOf(const SiteSlot& slot) {
+  if (slot.blocks == site_cache_internal::no_blocks.slots) return nullptr;
+  return reinterpret_cast<Magazine*>(reinterpret_cast<char*>(slot.blocks) -
+                                     offsetof(Magazine, slots));
+}
+
+// Runs `change` while the slot is nobody's, for whoever looks from outside, or
+// takes the slots over in the child of a fork.
+template <typename Change>
+void Replace(SiteSlot& slot, uintptr_t id, Change change) {
+  slot.id = 0;
+  std::atomic_thread_fence(std::memory_order_release);
+  change();
+  std::atomic_thread_fence(std::memory_order_release);
+  slot.id = id;
+}
+
 void Clear(SiteSlot& slot) {
-  slot = site_cache_internal::no_slot;
-  slot.top = slot.limit = slot.blocks;
+  Replace(slot, 0, [&slot] { slot = site_cache_internal::no_slot; });
 }
 
 }  // namespace
+
+bool SiteSlot::Grow(uint32_t most) {
+  const size_t bytes = (most - capacity()) * ClassSize(twin);
+  if (capacity() == 0 ? !cache_budget.TakeFirst(bytes)
+                      : !cache_budget.TakeForThread(bytes)) {
+    return false;
+  }
+  Magazine* const before = MagazineOf(*this);
+  if (before != nullptr && most <= before->capacity()) {
+    limit = blocks + most;
+    return true;
+  }
+  Magazine* const larger = magazine_store.Get(MagazineFamilyFor(most));
+  if (larger == nullptr) {
+    cache_budget.Return(bytes);
+    return false;
+  }
+  Replace(*this, id, [=, this] {
+    top = std::copy(blocks, top, larger->slots);
+    blocks = larger->slots;
+    limit = blocks + most;
+  });
+  if (before != nullptr) magazine_store.Put(before);
+  return true;
+}
 
 // What others read meanwhile may be between two steps; TSan is not to look.
 ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
@@ -64,7 +110,9 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
   if (slot.id == 0)
     return {.site = kNoSite, .cell = 0, .allocs = 0, .frees = 0, .held = 0};
   const uint32_t allocs = SiteSlot::kPeriod - slot.left;
-  const int64_t held = slot.top - shared.blocks;
+  // Of a slot that has changed its magazine meanwhile, some number.
+  const int64_t held = std::clamp<int64_t>(slot.top - slot.blocks, 0,
+                                           int64_t{SiteSlot::kBlocks});
   const int64_t live = slot.given - held - slot.flushed;
   return {.site = SiteOf(slot.tag),
           .cell = slot.cell,
@@ -93,26 +141,37 @@ void SiteCache::LookAfter(SiteSlot* slot) {
   if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
 }
 
-// Takes the free blocks out of a slot first, and gives them back then: that may
-// come to a lock, and who waits for that may allocate and come here.
-void SiteCache::Return(SiteSlot& slot) {
-  const SizeClass twin = slot.twin;
-  const int32_t count = slot.held();
-  void* blocks[SiteSlot::kBlocks];
-  std::copy_n(slot.blocks, count, blocks);
-  slot.given -= count;
-  slot.top = slot.blocks;
-  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+// Takes the free blocks out of a slot, and the room for them.
+SiteCache::Taken SiteCache::Take(SiteSlot& slot) {
+  const Taken taken = {.twin = slot.twin,
+                       .count = static_cast<uint32_t>(slot.held()),
+                       .magazine = MagazineOf(slot)};
+  if (taken.magazine == nullptr) return taken;
+  cache_budget.Return(slot.capacity() * ClassSize(slot.twin));
+  Replace(slot, slot.id, [&slot, &taken] {
+    slot.given -= static_cast<int32_t>(taken.count);
+    slot.top = slot.limit = slot.blocks = site_cache_internal::no_blocks.slots;
+  });
+  return taken;
 }
+
+// Gives back what was taken out of a slot before: this may come to a lock, and
+// who waits for that may allocate and come to that slot.
+void SiteCache::GiveUp(const Taken& taken) {
+  if (taken.magazine == nullptr) return;
+  if (taken.count != 0) {
+    give_back_(taken.twin, taken.magazine->slots, taken.count);
+  }
+  magazine_store.Put(taken.magazine);
+}
+
+void SiteCache::Return(SiteSlot& slot) { GiveUp(Take(slot)); }
 
 void SiteCache::Evict(SiteSlot& slot) {
   Flush(slot);
-  const SizeClass twin = slot.twin;
-  const int32_t count = slot.held();
-  void* blocks[SiteSlot::kBlocks];
-  std::copy_n(slot.blocks, count, blocks);
+  const Taken taken = Take(slot);
   Clear(slot);
-  for (int32_t i = 0; i < count; ++i) give_back_(twin, blocks[i]);
+  GiveUp(taken);
 }
 
 // Also takes the free blocks from the slots that have handed out none since the
@@ -157,10 +216,7 @@ bool SiteCache::MakeTable(uint32_t slots) {
   }
   if (made == &site_cache_internal::no_slot) return true;
   for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
-    SiteSlot& slot = made[i];
-    for (int32_t block = 0; block < slot.held(); ++block) {
-      give_back_(slot.twin, slot.blocks[block]);
-    }
+    if (made[i].id != 0) Return(made[i]);
   }
   os::Unmap(made, mask + sizeof(SiteSlot));
   return true;
@@ -180,10 +236,13 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
     SiteSlot* const slot = SlotAt(*site, twin);
     if (slot->id == id) return slot;
     if (slot->id == 0) {
-      slot->id = id;
-      slot->tag = *site;
-      slot->cell = cell;
-      slot->twin = twin;
+      Replace(*slot, id, [=] {
+        slot->key =
+            PlainOf(twin) <= kLastTinyClass ? KeyOf(*site, twin) : kNoKey;
+        slot->tag = slot->loose = *site;
+        slot->cell = cell;
+        slot->twin = twin;
+      });
       return slot;
     }
     if (++misses_ == kMissesToGrow) {
@@ -207,7 +266,7 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
     }
   }
   if (last_ids_ == nullptr) return site_table.Find(kind, id);
-  LastId& last = last_ids_[(id * 0x9E3779B97F4A7C15u) >> 56];
+  LastId& last = last_ids_[LastIndex(id)];
   if (last.id == id && last.kind == kind) return last.site;
   const uint32_t site = site_table.Find(kind, id);
   if (site != kNoSite) last = {id, site, kind};
@@ -231,9 +290,7 @@ void SiteCache::Retire() {
     std::swap(mask_, mask);
   }
   for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
-    for (int32_t block = 0; block < slots[i].held(); ++block) {
-      give_back_(slots[i].twin, slots[i].blocks[block]);
-    }
+    if (slots[i].id != 0) Return(slots[i]);
   }
   os::Unmap(slots, mask + sizeof(SiteSlot));
 }

@@ -3,14 +3,17 @@
 // some free blocks of each.
 //
 // A thread that tracks has a table of slots, one for a site and a block size. A
-// slot holds a few blocks that are free and have the site's tag already, so
-// that handing one out is a pop and a count, and taking one back a look at its
-// tag and a push: neither writes a tag, looks at a clock or needs a locked
-// instruction. How many blocks are live follows from how many the slot was
-// given and how many it holds. What was counted goes to the cell when the slot
-// is wanted for another pair, when the bytes have come to differ by 64 KiB,
-// after 4096 allocations, and at the thread's end. So a reader of the cells
-// alone is never far off, and with the slots of all threads added it is exact.
+// slot holds some blocks that are free and have the site's tag already, so that
+// handing one out is a pop and a count, and taking one back a look at whose it
+// is and a push: neither writes a tag, looks at a clock or needs a locked
+// instruction. A pair that is busy is an owner (locked_pool.h): whose a block
+// of it is the arena's owner map says at once, by the pair's key; for a block
+// of any other it is a look at the tag. How many blocks are live follows from
+// how many the slot was given and how many it holds. What was counted goes to
+// the cell when the slot is wanted for another pair, when the bytes have come
+// to differ by 64 KiB, after 4096 allocations, and at the thread's end. So a
+// reader of the cells alone is never far off, and with the slots of all threads
+// added it is exact.
 //
 // An age is taken of the blocks that come by the slow path: those get a tag
 // with a date, which the fast path of free does not know.
@@ -23,6 +26,7 @@
 #include <cstdint>
 
 #include "absl/base/attributes.h"
+#include "hakmem/core/magazine.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/site.h"
 #include "hakmem/core/size_class.h"
@@ -36,30 +40,50 @@ namespace hakmem {
 //     site and without a date, and nobody else has them.
 //  2. live() is how many blocks of the pair this thread has handed out and not
 //     taken back, modulo those that it took back for others.
-struct alignas(256) SiteSlot {
-  static constexpr uint32_t kBlocks = 25;
+//  3. blocks is a magazine's, or one without room that all slots share. It
+//     changes while id is 0.
+struct alignas(64) SiteSlot {
+  // The most blocks.
+  static constexpr uint32_t kBlocks = MagazineCapacity(4);
+  // No block's tag.
+  static constexpr Tag kNoLoose = kNoSite | kOldBirth;
   // Allocations from one flush to the next, at most.
   static constexpr uint32_t kPeriod = 4096;
 
   uintptr_t id;  // the site's record; 0: no pair
   void** top;
   void** limit;     // top may not go beyond
+  uint32_t key;     // the pair's in the arena's owner map, if it is an owner
   Tag tag;          // of the blocks here
   uint32_t left;    // kPeriod less the allocations since the last flush
-  int32_t given;    // blocks that came here from the twin's bin, less returned
+  int32_t given;    // blocks that came here, less returned
   int32_t flushed;  // live() at the last flush
   uint32_t cell;
+  void** blocks;
   SizeClass twin;
-  void* floor;  // null: what is below an empty slot
-  void* blocks[kBlocks];
+  Tag loose;  // of the blocks that come here from no owner's slabs: as tag, but
+              // kNoLoose once the pair is an owner
 
   int32_t held() const { return static_cast<int32_t>(top - blocks); }
   int32_t live() const { return given - held(); }
+  uint32_t capacity() const { return static_cast<uint32_t>(limit - blocks); }
+
+  // Makes room for `most` blocks, at most kBlocks and more than there is room
+  // for. False, and nothing changed, when the caches of all threads have enough
+  // or there is no memory.
+  bool Grow(uint32_t most);
 };
 
-static_assert(sizeof(SiteSlot) == 256);
+static_assert(sizeof(SiteSlot) == 64);
 
 namespace site_cache_internal {
+
+// The blocks of slots without any: a magazine without room.
+struct NoBlocks {
+  void* floor;
+  void* slots[1];
+};
+extern constinit NoBlocks no_blocks;
 
 // The slot of threads that have none, which no pair has.
 extern constinit SiteSlot no_slot;
@@ -71,20 +95,34 @@ extern constinit SiteSlot no_slot;
 // takes to change the table.
 class SiteCache {
  public:
-  // Gives a free block of a twin back to the heap.
-  using GiveBack = void (*)(SizeClass twin, void* block);
+  // Gives free blocks of a twin, at most kBlocks, back to the heap.
+  using GiveBack = void (*)(SizeClass twin, void* const* blocks,
+                            uint32_t count);
 
   constexpr SiteCache() = default;
 
-  // The slot where a pair has to be if it is anywhere, by any number that has
-  // the site's index in its lowest 17 bits. Two pairs of one site do not share
-  // a slot, and nor do two of one twin and neighbouring sites: so it is the
-  // pair's if it is the site's.
-  SiteSlot* SlotAt(uintptr_t site, SizeClass twin) const {
-    const auto hash = static_cast<uint32_t>(site * 37 + twin);
-    return reinterpret_cast<SiteSlot*>(
-        reinterpret_cast<char*>(slots_) +
-        (hash * uint32_t{sizeof(SiteSlot)} & mask_));
+  // The key of a pair: no other of a twin to kLastTinyClass has it, and it is
+  // not 0.
+  static constexpr uint32_t KeyOf(uint32_t site, SizeClass twin) {
+    return KeyOfId(site * sizeof(ObservedSite), twin * sizeof(SiteSlot));
+  }
+
+  // A number that has the key's lowest bits in its own, by a number that has
+  // those of the site's id, and the twin times a slot's size. This much
+  // arithmetic hak_alloc_at() does each time.
+  static constexpr uint32_t KeyOfId(uintptr_t id, uint32_t twin_offset) {
+    return static_cast<uint32_t>(id * kIdFactor) + twin_offset;
+  }
+
+  // The slot where a pair has to be if it is anywhere. Two pairs of one site do
+  // not share a slot, and nor do two of one twin and neighbouring sites: so it
+  // is the pair's if it is the site's.
+  SiteSlot* SlotOfKey(uint32_t key) const {
+    return reinterpret_cast<SiteSlot*>(reinterpret_cast<char*>(slots_) +
+                                       (key & mask_));
+  }
+  SiteSlot* SlotAt(uint32_t site, SizeClass twin) const {
+    return SlotOfKey(KeyOf(site, twin));
   }
 
   // The slot of the pair, or of kOtherSite where SiteTable::CellOf() says so,
@@ -101,6 +139,13 @@ class SiteCache {
 
   // The site of an id that is no record's address, by the last ones looked up.
   uint32_t Find(SiteKind kind, uintptr_t id, bool may_keep);
+
+  // The same where it was one of those; else kNoSite.
+  uint32_t FindLast(SiteKind kind, uintptr_t id) const {
+    if (last_ids_ == nullptr) return kNoSite;
+    const LastId& last = last_ids_[LastIndex(id)];
+    return last.id == id && last.kind == kind ? last.site : kNoSite;
+  }
 
   // Gives the free blocks of all slots back.
   void ReturnBlocks();
@@ -136,7 +181,27 @@ class SiteCache {
     SiteKind kind;
   };
 
+  static constexpr size_t LastIndex(uintptr_t id) {
+    return (id * 0x9E3779B97F4A7C15u) >> 56;
+  }
+
+  // So many slots are the pairs of one site and a next one's apart: more than a
+  // site has.
+  static constexpr uint32_t kIdFactor = 9;
+  static_assert(kIdFactor * sizeof(ObservedSite) >
+                kLastTinyClass * sizeof(SiteSlot));
+  static_assert(kIdFactor * sizeof(ObservedSite) * uint64_t{kSiteMask} <
+                uint64_t{1} << 31);
+
+  struct Taken {
+    SizeClass twin;
+    uint32_t count;
+    Magazine* magazine;
+  };
+
   static Counted Read(const SiteSlot& slot);
+  static Taken Take(SiteSlot& slot);
+  void GiveUp(const Taken& taken);
   void FlushAll();
   void Return(SiteSlot& slot);
   void Evict(SiteSlot& slot);

@@ -149,15 +149,6 @@ constexpr SmallTable MakeSmallTable() {
 
 inline constexpr SmallTable kSmallTable = MakeSmallTable();
 
-constexpr SmallTable MakeSmallTwinTable() {
-  SmallTable table{};
-  for (size_t i = 0; i < table.size(); ++i) {
-    table[i] = static_cast<uint8_t>(std::max<SizeClass>(kSmallTable[i], 2) +
-                                    kTwinDistance);
-  }
-  return table;
-}
-
 // As kSmallTable, for stocks, and for none.
 constexpr SmallTable MakeSmallStockTable() {
   SmallTable table{};
@@ -169,9 +160,6 @@ constexpr SmallTable MakeSmallStockTable() {
 
 inline constexpr SmallTable kSmallStockTable = MakeSmallStockTable();
 inline constexpr SmallTable kEmptySmallTable{};
-
-// As kSmallTable, for tracked blocks.
-inline constexpr SmallTable kSmallTwinTable = MakeSmallTwinTable();
 
 }  // namespace size_class_internal
 

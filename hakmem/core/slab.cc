@@ -44,6 +44,7 @@ Slab* Slab::Create(SizeClass size_class) {
   slab->next_look = FirstLook(size_class);
   slab->dirty_pages = 0;
   slab->purged_pages = 0;
+  slab->owner = 0;
   slab->next = nullptr;
   slab->previous = nullptr;
   const size_t words = WordCount(size_class);
@@ -88,6 +89,7 @@ void Slab::FreeTagPieces(uint32_t count) {
 
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
+  if (slab->owner != 0) arena.SetOwner(slab->start, 0);
   arena.FreeRun(slab);
   if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
   arena.metadata().Free(slab, MetadataBytes(size_class));

@@ -38,6 +38,7 @@ struct Slab : Span {
   uint16_t next_look;     // free_count from which to look at pages again
   uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
+  uint32_t owner;         // whose slab it is: LockedPool::MakeOwner(); 0: all
   Slab* next;
   Slab* previous;
   uint64_t free_bits[1];  // as many words as WordCount(), then the marks of

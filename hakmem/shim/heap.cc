@@ -177,9 +177,11 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   if (IsMarked()) [[unlikely]] {
-    return thread_cache.mark() == ThreadCache::kBySample
-               ? AllocateSampledSmall(size, caller)
-               : AllocateMarked(size, 1, caller);
+    if (thread_cache.mark() == ThreadCache::kBySample) {
+      return AllocateSampledSmall(size, caller);
+    }
+    void* const block = AllocateMarkedTiny(size, caller);
+    return block != nullptr ? block : AllocateMarked(size, 1, caller);
   }
   return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
 }
@@ -209,7 +211,7 @@ namespace {
 }  // namespace
 
 [[gnu::noinline]] void FreeSlow(void* block) {
-  if (FreeTiny<false>(block, 0)) return;
+  if (FreeTiny(block)) return;
   if (block == nullptr) return;
   const SizeClass size_class = arena.ClassOf(block);
   if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
@@ -274,7 +276,7 @@ namespace {
   if (size_class != kNoClass) {
     if (StaysInPlace(size_class, size)) {
       if (site == kNoSite) return block;
-      if (IsTwin(size_class)) {
+      if (IsTwin(size_class) && MayMoveToSite(block, site)) {
         MoveToSite(block, site);
         return block;
       }

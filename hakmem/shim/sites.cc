@@ -92,7 +92,7 @@ HAKMEM_EXPORT void* hak_realloc_at(void* ptr, size_t size, uintptr_t site_id) {
 
 HAKMEM_EXPORT void hak_free_at(void* ptr, uintptr_t site_id) {
   if constexpr (heap::kChecked) heap::CheckSite(ptr, site_id);
-  heap::FreeAt(ptr, site_id);
+  heap::FreeAt(ptr);
 }
 
 HAKMEM_EXPORT uintptr_t hak_scope_begin(uintptr_t site_id) {

@@ -17,9 +17,28 @@ std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
   return slab->TagOf(twin, slab->IndexOf(block));
 }
 
-void ToHeap(SizeClass twin, void* block) {
-  TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
-  if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+// The same for a block that is one for certain, or that its slab will look at.
+std::atomic<Tag>& TagOfKnown(const void* block, SizeClass twin) {
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
+  const auto offset = static_cast<size_t>(static_cast<const char*>(block) -
+                                          arena.AddressOf(slab->start));
+  return slab->TagOf(twin, BlockIndex(twin, offset));
+}
+
+void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
+  void* owned[SiteSlot::kBlocks];
+  uint32_t owned_count = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    void* const block = blocks[i];
+    if (arena.OwnerOf(block) != 0) {
+      TagOfKnown(block, twin).store(kNoTag, std::memory_order_relaxed);
+      owned[owned_count++] = block;
+      continue;
+    }
+    TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
+    if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+  }
+  if (owned_count != 0) BackendOf(twin).FreeBatch(twin, owned, owned_count);
 }
 
 // The slot of a pair, made if need be; null where this thread has none. Samples
@@ -32,8 +51,10 @@ SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
 }
 
 // A slot's most blocks, by number and by bytes: none where the pool is to have
-// no caches. Begins with one, and doubles as it is used up or filled.
-constexpr size_t kMostSlotBytes = 16 << 10;
+// no caches. Begins with one, and doubles as it is used up or filled, within
+// what caches may hold. With a quarter of this, larson for one site was slower
+// by a tenth on one thread and by a quarter on four.
+constexpr size_t kMostSlotBytes = 64 << 10;
 
 uint32_t MostBlocks(SizeClass twin) {
   if (!tiny_pool.kCached || PlainOf(twin) > kLastTinyClass) return 0;
@@ -42,25 +63,105 @@ uint32_t MostBlocks(SizeClass twin) {
       static_cast<uint32_t>(kMostSlotBytes / ClassSize(twin)));
 }
 
-uint32_t GrowSlot(SiteSlot* slot) {
-  const auto capacity = static_cast<uint32_t>(slot->limit - slot->blocks);
+void GrowSlot(SiteSlot* slot) {
+  const uint32_t capacity = slot->capacity();
   const uint32_t grown = std::min(2 * capacity + 1, MostBlocks(slot->twin));
-  slot->limit = slot->blocks + grown;
-  return grown;
+  if (grown > capacity) slot->Grow(grown);
 }
 
-void CountAlloc(SiteSlot* slot) {
-  if (slot->left <= 1) {
+// A pair is busy once it has this much live, half a slab, or has had so many
+// allocations: of those that count as busy by these alone there may be a few,
+// since a slab of each may have no more than a page or two in use.
+constexpr uint64_t kBusyBytes = kGranuleSize / 2;
+constexpr uint64_t kBusyAllocs = 16384;
+constexpr uint32_t kMostBusyByAllocs = 64;
+
+bool IsBusy(const SiteSlot* slot) {
+  const ObservedCell& cell = SiteTable::Cell(slot->cell);
+  const uint64_t allocs = cell.allocs.load(std::memory_order_relaxed);
+  const auto live = static_cast<int64_t>(
+                        allocs - cell.frees.load(std::memory_order_relaxed)) +
+                    slot->live() - slot->flushed;
+  if (live * static_cast<int64_t>(ClassSize(slot->twin)) >=
+      static_cast<int64_t>(kBusyBytes)) {
+    return true;
+  }
+  static constinit std::atomic<uint32_t> busy_by_allocs{0};
+  return allocs >= kBusyAllocs &&
+         busy_by_allocs.load(std::memory_order_relaxed) < kMostBusyByAllocs &&
+         busy_by_allocs.fetch_add(1, std::memory_order_relaxed) <
+             kMostBusyByAllocs;
+}
+
+// The number of the pair as an owner; 0 while it is none. What an owner has
+// beside the blocks of its slabs, from before it was one and of the slow path,
+// does not come into its slot any more: it goes back to the twin's bin once it
+// is free.
+uint32_t OwnerOf(SiteSlot* slot) {
+  const uint32_t owner =
+      SiteTable::Cell(slot->cell).owner.load(std::memory_order_acquire);
+  if (owner != 0) slot->loose = SiteSlot::kNoLoose;
+  return owner;
+}
+
+// Makes the pair an owner if it is busy. This comes to a lock, and who waits
+// for that may allocate: the slot may be another pair's after it.
+void LookForOwner(SiteSlot* slot) {
+  const SizeClass twin = slot->twin;
+  if (OwnerOf(slot) != 0 || MostBlocks(twin) == 0 || !IsBusy(slot)) return;
+  BackendOf(twin).MakeOwner(twin, slot->key, SiteTable::Cell(slot->cell).owner);
+}
+
+// True where that made it flush.
+bool CountAlloc(SiteSlot* slot) {
+  const bool flush = slot->left <= 1;
+  if (flush) {
     slot->left = std::max(slot->left, 1u);
     SiteCache::Flush(*slot);
   }
   --slot->left;
+  return flush;
 }
 
-// Hands a block of the twin's bin out for the site, and fills the site's slot
-// up to its half with more that are there.
+// Fills the slot up to its half with more that are there.
+void FillSlot(SiteSlot* slot) {
+  const SizeClass twin = slot->twin;
+  void** const half = slot->blocks + slot->capacity() / 2;
+  while (slot->top < half) {
+    void* const more = thread_cache.Pop(twin);
+    if (more == nullptr) break;
+    TagOfKnown(more, twin).store(slot->tag, std::memory_order_relaxed);
+    ++slot->given;
+    *slot->top++ = more;
+  }
+}
+
+// The same from the slabs of an owner. This comes to a lock, and who waits for
+// that may allocate: the slot is looked up anew after it.
+SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
+  const SizeClass twin = slot->twin;
+  const int32_t wanted =
+      static_cast<int32_t>(slot->capacity() / 2) - slot->held();
+  if (wanted <= 0) return slot;
+  void* blocks[SiteSlot::kBlocks];
+  const uint32_t count = BackendOf(twin).AllocateOwned(
+      owner, blocks, static_cast<uint32_t>(wanted));
+  slot = SlotFor(&site, twin);
+  uint32_t put = 0;
+  if (slot != nullptr) {
+    for (; put < count && slot->top != slot->limit; ++put) {
+      TagOfKnown(blocks[put], twin).store(slot->tag, std::memory_order_relaxed);
+      ++slot->given;
+      *slot->top++ = blocks[put];
+    }
+  }
+  if (put != count) ToHeap(twin, blocks + put, count - put);
+  return slot;
+}
+
+// Hands a block of the twin's bin out for the site, and fills the site's slot.
 void TrackBlock(void* block, SizeClass twin, uint32_t site) {
-  SiteSlot* const slot = SlotFor(&site, twin);
+  SiteSlot* slot = SlotFor(&site, twin);
   if (slot == nullptr) {
     AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 1, 0);
     tag_clock.Advance();
@@ -70,15 +171,15 @@ void TrackBlock(void* block, SizeClass twin, uint32_t site) {
   }
   TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
   if (slot == nullptr) return;
-  void** const half = slot->blocks + GrowSlot(slot) / 2;
-  while (slot->top < half) {
-    void* const more = thread_cache.Pop(twin);
-    if (more == nullptr) break;
-    TagOf(more, twin).store(slot->tag, std::memory_order_relaxed);
-    ++slot->given;
-    *slot->top++ = more;
+  GrowSlot(slot);
+  if (const uint32_t owner = OwnerOf(slot); owner != 0) {
+    slot = FillFromOwner(slot, site, owner);
+  } else {
+    FillSlot(slot);
+    LookForOwner(slot);
+    slot = SlotFor(&site, twin);
   }
-  thread_cache.site_cache().LookAfter(slot);
+  if (slot != nullptr) thread_cache.site_cache().LookAfter(slot);
 }
 
 // Counts that a block with this tag is gone; it is the caller's then.
@@ -111,7 +212,7 @@ void SpillSlot(SiteSlot* slot) {
   slot->given -= count;
   // May come to a lock, and who waits for that may allocate, and come to this
   // slot: it is as it should be.
-  for (int32_t i = 0; i < count; ++i) ToHeap(twin, blocks[i]);
+  ToHeap(twin, blocks, static_cast<uint32_t>(count));
 }
 
 void TrackLarge(void* block, size_t bytes, uint32_t site) {
@@ -171,8 +272,10 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     const SizeClass twin = TwinOf(size_class);
     SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
     if (slot->tag == site && slot->top != slot->blocks) {
-      CountAlloc(slot);
-      return *--slot->top;
+      const bool flushed = CountAlloc(slot);
+      void* const block = *--slot->top;
+      if (flushed) LookForOwner(slot);
+      return block;
     }
     // A sample is one block of its size among thousands, and not worth a bin of
     // a thread's own.
@@ -206,19 +309,21 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
                          : AllocateUntracked(size, 1);
 }
 
-[[gnu::noinline]] void FreeAtSlow(void* block) { Free(block); }
+[[gnu::noinline]] void FreeAtSlow(void* block) {
+  if (!FreeTiny(block)) Free(block);
+}
 
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
   const ErrnoKeeper keeper;
   std::atomic<Tag>& tag = TagOf(block, twin);
   const Tag was = tag.exchange(kNoTag, std::memory_order_relaxed);
   if (was == kNoTag) Die("double free of the block", block);
-  if (MostBlocks(twin) != 0) {
-    uint32_t site = SiteOf(was);
-    SiteSlot* slot = SlotFor(&site, twin);
-    if (slot != nullptr && slot->top == slot->limit) {
+  uint32_t site = SiteOf(was);
+  SiteSlot* slot = MostBlocks(twin) != 0 ? SlotFor(&site, twin) : nullptr;
+  if (slot != nullptr && (arena.OwnerOf(block) != 0 || OwnerOf(slot) == 0)) {
+    if (slot->top == slot->limit) {
       GrowSlot(slot);
-      if (slot->top == slot->limit) {
+      if (slot->top == slot->limit && slot->top != slot->blocks) {
         SpillSlot(slot);
         slot = SlotFor(&site, twin);
       }
@@ -237,7 +342,7 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   if (IsStack(SiteOf(was))) {
     BackendOf(twin).Free(twin, block);
   } else {
-    ToHeap(twin, block);
+    ToHeap(twin, &block, 1);
   }
 }
 
@@ -273,6 +378,10 @@ static_assert(SiteOf(kNoTag) == kNoSite);
 bool IsStack(uint32_t site) {
   return site != kNoSite && SiteTable::Record(site).kind.load(
                                 std::memory_order_relaxed) == SiteKind::kStack;
+}
+
+bool MayMoveToSite(const void* block, uint32_t site) {
+  return SiteOfBlock(block) == site || arena.OwnerOf(block) == 0;
 }
 
 void MoveToSite(void* block, uint32_t site) {

@@ -2,13 +2,16 @@
 // back, over the heap's pools and large blocks.
 //
 // A tracked block comes from the twin of its class (size_class.h), and up to
-// 1 KiB by way of a slot of this thread's (site_cache.h). The fast paths stand
-// in this header: whatever they do not find leads to the same call's slow path,
-// from the beginning and with nothing changed.
+// 1 KiB by way of a slot of this thread's (site_cache.h). The slot of a pair
+// that is busy fills from slabs that are the pair's own (locked_pool.h), any
+// other from the twin's bin. The fast paths stand in this header: whatever they
+// do not find leads to the same call's slow path, from the beginning and with
+// nothing changed.
 
 #ifndef HAKMEM_SHIM_TRACKED_H_
 #define HAKMEM_SHIM_TRACKED_H_
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -53,59 +56,72 @@ uint32_t SiteOfBlock(const void* block);
 // Whether a site is a sampled stack.
 bool IsStack(uint32_t site);
 
-// Moves a tracked block to another site; nothing else of it changes.
+// Whether a tracked block may go on as another site's: none that is an owner's.
+bool MayMoveToSite(const void* block, uint32_t site);
+
+// Moves such a block to another site; nothing else of it changes.
 void MoveToSite(void* block, uint32_t site);
 
 // Ends the program with one line on stderr unless `block` is null or belongs to
 // the site that `id` names.
 void CheckSite(const void* block, uintptr_t id);
 
-// hak_alloc_at().
-inline void* AllocateAt(size_t size, uintptr_t id) {
-  if (size > kMaxTinySize) [[unlikely]]
-    return AllocateAtSlow(size, id);
-  const SizeClass twin = size_class_internal::kSmallTwinTable[(size + 7) >> 3];
-  SiteSlot* const slot =
-      thread_cache.site_cache().SlotAt(id / sizeof(ObservedSite), twin);
-  if (slot->id != id) [[unlikely]]
-    return AllocateAtSlow(size, id);
+// Indexed by (size + 7) / 8: the twin for that size, times the size of a slot.
+inline constexpr std::array<uint16_t, kMaxTinySize / 8 + 1> kTwinOffsets = [] {
+  std::array<uint16_t, kMaxTinySize / 8 + 1> table{};
+  for (size_t i = 0; i < table.size(); ++i) {
+    table[i] = static_cast<uint16_t>(TwinOf(SmallSizeToClass(8 * i)) *
+                                     sizeof(SiteSlot));
+  }
+  return table;
+}();
+
+// A block from the slot, counted; null when it has none or is to be flushed.
+inline void* TakeFrom(SiteSlot* slot) {
   void** const top = slot->top - 1;
   void* const block = *top;
   if (block == nullptr) [[unlikely]]
-    return AllocateAtSlow(size, id);
+    return nullptr;
   // The slow path, which finds 0, knows that this one was not handed out.
   if (--slot->left == 0) [[unlikely]]
-    return AllocateAtSlow(size, id);
+    return nullptr;
   slot->top = top;
   return block;
 }
 
-// Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
-// which this thread has a slot with room. False, and nothing done, for any
-// other pointer. Where the caller knows the block's site, and gives an id with
-// its index in it as SlotAt() has it, the tag is only compared and not waited
-// for. A wrong id makes it false.
-template <bool kKnowsSite>
-inline bool FreeTiny(void* block, uintptr_t known_site) {
-  const ArenaView& view = thread_cache.view();
-  const uintptr_t eighth =
-      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
-  if (eighth >= view.eighths) [[unlikely]]
-    return false;
-  const size_t granule = eighth >> (kGranuleShift - 3);
-  const uint32_t door =
-      view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
-  if (door >= kLastTinyClass) [[unlikely]]
-    return false;
-  const SizeClass twin = door + kFirstTwin;
-  // Slabs of these sizes are one granule.
-  auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
-  const uint32_t index = BlockIndex(twin, (eighth << 3) & (kGranuleSize - 1));
-  const Tag tag = slab->TagOf(twin, index).load(std::memory_order_relaxed);
+// hak_alloc_at().
+inline void* AllocateAt(size_t size, uintptr_t id) {
+  if (size > kMaxTinySize) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  const SiteCache& cache = thread_cache.site_cache();
   SiteSlot* const slot =
-      thread_cache.site_cache().SlotAt(kKnowsSite ? known_site : tag, twin);
-  if (slot->tag != tag) [[unlikely]]
-    return false;
+      cache.SlotOfKey(SiteCache::KeyOfId(id, kTwinOffsets[(size + 7) >> 3]));
+  if (slot->id != id) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  void* const block = TakeFrom(slot);
+  if (block == nullptr) [[unlikely]]
+    return AllocateAtSlow(size, id);
+  return block;
+}
+
+// A block of at most kMaxTinySize bytes for the site that the plain allocation
+// of `caller` belongs to, or null when the slow path has to be taken: that of
+// AllocateTracked(), if there is a site.
+inline void* AllocateMarkedTiny(size_t size, const void* caller) {
+  const SiteCache& cache = thread_cache.site_cache();
+  const uint32_t mark = thread_cache.mark();
+  const uint32_t site =
+      mark == ThreadCache::kByCaller
+          ? cache.FindLast(SiteKind::kCaller,
+                           reinterpret_cast<uintptr_t>(caller))
+          : mark;
+  SiteSlot* const slot = cache.SlotOfKey(SiteCache::KeyOfId(
+      site * sizeof(ObservedSite), kTwinOffsets[(size + 7) >> 3]));
+  return slot->tag == site ? TakeFrom(slot) : nullptr;
+}
+
+// Puts a free block of the slot's pair into it; false when it is full.
+inline bool PutInto(SiteSlot* slot, void* block) {
   void** const top = slot->top;
   if (top == slot->limit) [[unlikely]]
     return false;
@@ -117,6 +133,52 @@ inline bool FreeTiny(void* block, uintptr_t known_site) {
   return true;
 }
 
+// Takes back a block of an owner, if this thread has the owner's slot and there
+// is room. False, and nothing done, for any other pointer. The owner map has
+// all that it takes: neither the block's class nor its tag is looked at.
+inline bool FreeOwned(void* block) {
+  const ArenaView& view = thread_cache.view();
+  const uintptr_t eighth =
+      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  if (eighth >= view.eighths) [[unlikely]]
+    return false;
+  const uint32_t key = view.owner_map[eighth >> (kGranuleShift - 3)].load(
+      std::memory_order_relaxed);
+  SiteSlot* const slot = thread_cache.site_cache().SlotOfKey(key);
+  if (slot->key != key) [[unlikely]]
+    return false;
+  return PutInto(slot, block);
+}
+
+// Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
+// which this thread has a slot with room. False, and nothing done, for any
+// other pointer. Inline at any rate: frees that a bin has no room for come here
+// first.
+[[gnu::always_inline]] inline bool FreeTiny(void* block) {
+  const ArenaView& view = thread_cache.view();
+  const uintptr_t eighth =
+      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  if (eighth >= view.eighths) [[unlikely]]
+    return false;
+  const size_t granule = eighth >> (kGranuleShift - 3);
+  const uint32_t door =
+      view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
+  if (door >= kLastTinyClass) [[unlikely]]
+    return false;
+  const SiteCache& cache = thread_cache.site_cache();
+  const uint32_t key = view.owner_map[granule].load(std::memory_order_relaxed);
+  if (SiteSlot* const slot = cache.SlotOfKey(key); slot->key == key) {
+    return PutInto(slot, block);
+  }
+  const SizeClass twin = door + kFirstTwin;
+  // Slabs of these sizes are one granule.
+  auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
+  const uint32_t index = BlockIndex(twin, (eighth << 3) & (kGranuleSize - 1));
+  const Tag tag = slab->TagOf(twin, index).load(std::memory_order_relaxed);
+  SiteSlot* const slot = cache.SlotAt(SiteOf(tag), twin);
+  return slot->loose == tag && PutInto(slot, block);
+}
+
 constexpr bool TinySlabsAreGranules() {
   for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
     if (SlabGranules(c) != 1) return false;
@@ -126,8 +188,8 @@ constexpr bool TinySlabsAreGranules() {
 static_assert(TinySlabsAreGranules());
 
 // hak_free_at().
-inline void FreeAt(void* block, uintptr_t id) {
-  if (!FreeTiny<true>(block, id / sizeof(ObservedSite))) [[unlikely]]
+inline void FreeAt(void* block) {
+  if (!FreeOwned(block)) [[unlikely]]
     FreeAtSlow(block);
 }
 

@@ -1,0 +1,156 @@
+// Slabs that one site and size has for itself.
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hakmem/core/core.h"
+
+namespace hakmem {
+namespace {
+
+constexpr PoolGeometry kGeometry = {.first_class = 1,
+                                    .last_class = kLastTinyClass,
+                                    .index = 0,
+                                    .first_capacity = 14,
+                                    .magazine_bytes = 4096};
+constinit LockedPool pool(kGeometry);
+constexpr SizeClass kTwin = TwinOf(7);
+
+struct TestOwner {
+  TestOwner(uint32_t site, SizeClass twin) : key(SiteCache::KeyOf(site, twin)) {
+    pool.MakeOwner(twin, key, number);
+  }
+  std::vector<void*> Allocate(uint32_t count) const {
+    std::vector<void*> blocks(count);
+    EXPECT_EQ(pool.AllocateOwned(number, blocks.data(), count), count);
+    return blocks;
+  }
+  const uint32_t key;
+  std::atomic<uint32_t> number{0};
+};
+
+void Free(SizeClass twin, const std::vector<void*>& blocks) {
+  pool.FreeBatch(twin, blocks.data(), static_cast<uint32_t>(blocks.size()));
+}
+
+TEST(OwnerTest, NoTwoPairsHaveOneKey) {
+  std::vector<uint32_t> keys = {0};
+  for (uint32_t site = 0; site <= kMaxSites; ++site) {
+    for (SizeClass c = 2; c <= kLastTinyClass; ++c) {
+      keys.push_back(SiteCache::KeyOf(site, TwinOf(c)));
+    }
+  }
+  std::sort(keys.begin(), keys.end());
+  EXPECT_EQ(std::adjacent_find(keys.begin(), keys.end()), keys.end());
+  // What is no site's id in all of its bits leads to the same slot.
+  EXPECT_EQ(SiteCache::KeyOfId((uintptr_t{1} << 40) + 77 * sizeof(ObservedSite),
+                               kTwin * sizeof(SiteSlot)) %
+                (1 << 20),
+            SiteCache::KeyOf(77, kTwin) % (1 << 20));
+}
+
+TEST(OwnerTest, IsMadeOnce) {
+  TestOwner owner(1, kTwin);
+  const uint32_t number = owner.number;
+  ASSERT_NE(number, 0u);
+  pool.MakeOwner(kTwin, owner.key, owner.number);
+  EXPECT_EQ(owner.number, number);
+  const TestOwner another(2, kTwin);
+  EXPECT_NE(another.number, number);
+}
+
+TEST(OwnerTest, BlocksAreInSlabsOfTheirOwn) {
+  const TestOwner a(1, kTwin);
+  const TestOwner b(2, kTwin);
+  const TestOwner c(1, TwinOf(8));
+  const size_t before = pool.GetUsage().slab_bytes;
+  std::vector<void*> of_a, of_b, of_c, of_all;
+  const auto add = [](std::vector<void*>& to, std::vector<void*> blocks) {
+    to.insert(to.end(), blocks.begin(), blocks.end());
+  };
+  for (uint32_t count = 1; count < 200; count += 7) {
+    add(of_a, a.Allocate(count));
+    add(of_b, b.Allocate(count));
+    add(of_c, c.Allocate(count));
+    std::vector<void*> blocks(count);
+    ASSERT_EQ(pool.AllocateBatch(kTwin, blocks.data(), count), count);
+    add(of_all, blocks);
+    // What comes back goes to where it came from, and is reused there.
+    Free(kTwin, {of_a.back(), of_b.back(), of_all.back()});
+    of_a.pop_back();
+    of_b.pop_back();
+    of_all.pop_back();
+  }
+  for (void* const block : of_a) ASSERT_EQ(arena.OwnerOf(block), a.key);
+  for (void* const block : of_b) ASSERT_EQ(arena.OwnerOf(block), b.key);
+  for (void* const block : of_c) ASSERT_EQ(arena.OwnerOf(block), c.key);
+  for (void* const block : of_all) ASSERT_EQ(arena.OwnerOf(block), 0u);
+  std::vector<void*> all = of_a;
+  add(all, of_b);
+  add(all, of_all);
+  const size_t taken =
+      (all.size()) * ClassSize(kTwin) + of_c.size() * ClassSize(TwinOf(8));
+  EXPECT_EQ(pool.GetUsage().taken_bytes, taken);
+  std::sort(all.begin(), all.end());
+  EXPECT_EQ(std::adjacent_find(all.begin(), all.end()), all.end());
+  Free(TwinOf(8), of_c);
+  Free(kTwin, all);
+  for (void* const block : of_a) ASSERT_EQ(arena.OwnerOf(block), 0u);
+  // An owner keeps no empty slab, the class one.
+  EXPECT_EQ(pool.GetUsage().slab_bytes, before + kGranuleSize);
+  EXPECT_EQ(pool.GetUsage().taken_bytes, 0u);
+  EXPECT_EQ(pool.ReleaseEmptySlabs(), kGranuleSize);
+}
+
+TEST(OwnerTest, FreePagesOfItsSlabsArePurged) {
+  const TestOwner owner(3, kTwin);
+  const std::vector<void*> blocks = owner.Allocate(3 * SlabBlocks(kTwin));
+  // Of each slab the last block stays, and one page with it.
+  std::vector<void*> kept, freed;
+  for (void* const block : blocks) {
+    const auto offset =
+        static_cast<size_t>(static_cast<char*>(block) - arena.AddressOf(0)) %
+        kGranuleSize;
+    const bool is_last = offset / ClassSize(kTwin) == SlabBlocks(kTwin) - 1;
+    (is_last ? kept : freed).push_back(block);
+  }
+  ASSERT_EQ(kept.size(), 3u);
+  Free(kTwin, freed);
+  // The active slab's pages are looked at by Purge() alone.
+  pool.Purge();
+  for (void* const block : kept) {
+    char* const start = arena.AddressOf(static_cast<uint32_t>(
+        (static_cast<char*>(block) - arena.AddressOf(0)) >> kGranuleShift));
+    EXPECT_LE(os::ResidentBytes(start, kGranuleSize), 2 * os::kPageSize);
+  }
+  Free(kTwin, kept);
+}
+
+TEST(OwnerTest, ThreadsShareIt) {
+  const TestOwner owner(4, kTwin);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&owner] {
+      for (uint32_t round = 0; round < 300; ++round) {
+        const std::vector<void*> blocks = owner.Allocate(1 + round % 60);
+        for (void* const block : blocks) {
+          ASSERT_EQ(arena.OwnerOf(block), owner.key);
+          *static_cast<void**>(block) = block;
+        }
+        for (void* const block : blocks) {
+          ASSERT_EQ(*static_cast<void**>(block), block);
+        }
+        Free(kTwin, blocks);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(pool.GetUsage().taken_bytes, 0u);
+}
+
+}  // namespace
+}  // namespace hakmem

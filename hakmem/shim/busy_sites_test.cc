@@ -1,0 +1,259 @@
+// Sites with so many blocks of a size that these have slabs of their own, as a
+// program sees them: exact like all others.
+
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <barrier>
+#include <cstring>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hakmem/shim/hakmem.h"
+
+namespace {
+
+constexpr size_t kGranule = 64 << 10;
+
+hak_site_stats StatsOf(uintptr_t site) {
+  hak_site_stats stats;
+  EXPECT_EQ(hak_site_stats_get(site, &stats, sizeof(stats)), 0);
+  return stats;
+}
+
+// Sites of its own for each test.
+class BusySitesTest : public testing::Test {
+ protected:
+  static constexpr int kSites = 3;
+
+  BusySitesTest() {
+    const auto* const info =
+        testing::UnitTest::GetInstance()->current_test_info();
+    for (unsigned i = 0; i < kSites; ++i) {
+      sites[i] = hak_site("busy_sites_test.cc", i, info->name());
+    }
+  }
+  ~BusySitesTest() override {
+    for (const uintptr_t site : sites) {
+      EXPECT_EQ(StatsOf(site).live_blocks, 0u);
+      EXPECT_EQ(StatsOf(site).live_bytes, 0u);
+    }
+    EXPECT_EQ(hak_sites_check(), 0);
+  }
+
+  // Makes all of the sites busy with blocks of this size.
+  void MakeBusy(size_t size) {
+    std::vector<void*> blocks;
+    for (size_t bytes = 0; bytes < 8 * kGranule; bytes += size) {
+      for (const uintptr_t site : sites) {
+        blocks.push_back(hak_alloc_at(size, site));
+      }
+    }
+    for (void* const block : blocks) free(block);
+  }
+
+  uintptr_t sites[kSites];
+};
+
+TEST_F(BusySitesTest, HaveSlabsOfTheirOwn) {
+  hak_stats stats;
+  ASSERT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
+  if (stats.pools[0].cached == 0)
+    GTEST_SKIP() << "they have where Tiny is "
+                    "cached";
+  std::vector<void*> blocks;
+  MakeBusy(100);
+  // By granule, whose blocks are there; by turns, as no malloc would sort them.
+  std::map<uintptr_t, std::set<uintptr_t>> owners;
+  for (int i = 0; i < 10000; ++i) {
+    for (const uintptr_t site : sites) {
+      blocks.push_back(hak_alloc_at(100, site));
+      owners[reinterpret_cast<uintptr_t>(blocks.back()) / kGranule].insert(
+          site);
+    }
+  }
+  const auto shared =
+      std::count_if(owners.begin(), owners.end(),
+                    [](const auto& of) { return of.second.size() > 1; });
+  // 30000 blocks are 51 granules; slow paths take from those of all.
+  EXPECT_GE(owners.size(), 51u);
+  EXPECT_LE(shared, 5);
+  for (void* const block : blocks) free(block);
+}
+
+TEST_F(BusySitesTest, EveryWayToFreeAndToResize) {
+  constexpr size_t kSizes[] = {16, 100, 1000};
+  for (const size_t size : kSizes) MakeBusy(size);
+  void (*const frees[])(void*) = {
+      &free, &hak_free, [](void* block) { ::operator delete(block); },
+      [](void* block) { EXPECT_EQ(realloc(block, 0), nullptr); }};
+  std::mt19937 random(3);
+  struct Block {
+    unsigned char* address;
+    size_t size;
+    int site;
+    unsigned char fill;
+  };
+  std::vector<Block> blocks(3000, Block{nullptr, 0, 0, 0});
+  uint64_t live[kSites] = {};
+  for (int i = 0; i < 200000; ++i) {
+    Block& block = blocks[random() % blocks.size()];
+    if (block.address != nullptr) {
+      for (size_t byte = 0; byte < block.size; byte += 13) {
+        ASSERT_EQ(block.address[byte], block.fill);
+      }
+    }
+    const size_t size = kSizes[random() % 3] - random() % 8;
+    const int site = static_cast<int>(random() % kSites);
+    switch (random() % 8) {
+      case 0: {
+        // To another site, in place or not: the address may stay, the slab
+        // must be its site's.
+        block.address = static_cast<unsigned char*>(
+            hak_realloc_at(block.address, size, sites[site]));
+        ASSERT_NE(block.address, nullptr);
+        if (block.size != 0) --live[block.site];
+        for (size_t byte = 0; byte < std::min(size, block.size); byte += 13) {
+          ASSERT_EQ(block.address[byte], block.fill);
+        }
+        break;
+      }
+      case 1:
+        if (block.size != 0) {
+          hak_free_at(block.address, sites[block.site]);
+          --live[block.site];
+        }
+        block.address =
+            static_cast<unsigned char*>(hak_calloc_at(1, size, sites[site]));
+        for (size_t byte = 0; byte < size; ++byte) {
+          ASSERT_EQ(block.address[byte], 0);
+        }
+        break;
+      default:
+        if (block.size != 0) {
+          frees[random() % 4](block.address);
+          --live[block.site];
+        }
+        block.address =
+            static_cast<unsigned char*>(hak_alloc_at(size, sites[site]));
+    }
+    ++live[site];
+    block = {block.address, size, site, static_cast<unsigned char>(i)};
+    std::memset(block.address, block.fill, size);
+    if (i % 20000 == 0) {
+      for (int s = 0; s < kSites; ++s) {
+        EXPECT_EQ(StatsOf(sites[s]).live_blocks, live[s]);
+      }
+      EXPECT_EQ(hak_sites_check(), 0);
+    }
+  }
+  uint64_t bytes[kSites] = {};
+  for (const Block& block : blocks) {
+    if (block.size != 0) bytes[block.site] += hak_usable_size(block.address);
+  }
+  for (int s = 0; s < kSites; ++s) {
+    EXPECT_EQ(StatsOf(sites[s]).live_bytes, bytes[s]);
+    uint64_t ages = 0;
+    for (const uint64_t age : StatsOf(sites[s]).ages) ages += age;
+    EXPECT_GT(ages, 0u);
+  }
+  for (const Block& block : blocks) free(block.address);
+}
+
+TEST_F(BusySitesTest, ThreadsThatFreeForEachOther) {
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 30;
+  constexpr int kBlocks = 2000;
+  MakeBusy(48);
+  MakeBusy(400);
+  struct Block {
+    uintptr_t* address;
+    int site;
+  };
+  std::vector<std::vector<Block>> blocks(kThreads, std::vector<Block>(kBlocks));
+  std::barrier barrier(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(t);
+      for (int round = 0; round < kRounds; ++round) {
+        for (Block& block : blocks[t]) {
+          block.site = static_cast<int>(random() % kSites);
+          block.address = static_cast<uintptr_t*>(
+              hak_alloc_at(random() % 2 == 0 ? 48 : 400, sites[block.site]));
+          *block.address = reinterpret_cast<uintptr_t>(&block);
+        }
+        barrier.arrive_and_wait();
+        if (t == 0) {
+          uint64_t live = 0;
+          for (const uintptr_t site : sites) live += StatsOf(site).live_blocks;
+          EXPECT_EQ(live, uint64_t{kThreads} * kBlocks);
+          EXPECT_EQ(hak_sites_check(), 0);
+        }
+        barrier.arrive_and_wait();
+        for (Block& block : blocks[(t + round) % kThreads]) {
+          ASSERT_EQ(*block.address, reinterpret_cast<uintptr_t>(&block));
+          hak_free_at(block.address, sites[block.site]);
+        }
+        barrier.arrive_and_wait();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST_F(BusySitesTest, AForkedChildHasThemToo) {
+  MakeBusy(200);
+  std::barrier barrier(2);
+  std::vector<void*> blocks(5000);
+  std::thread thread([&] {
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      blocks[i] = hak_alloc_at(200, sites[i % kSites]);
+    }
+    barrier.arrive_and_wait();
+    barrier.arrive_and_wait();
+  });
+  barrier.arrive_and_wait();
+  const pid_t child = fork();
+  if (child == 0) {
+    int status = hak_sites_check() == 0 ? 0 : 1;
+    for (void* const block : blocks) free(block);
+    for (const uintptr_t site : sites) {
+      if (StatsOf(site).live_blocks != 0) status = 2;
+    }
+    if (hak_sites_check() != 0) status = 3;
+    _exit(status);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  barrier.arrive_and_wait();
+  thread.join();
+  for (void* const block : blocks) free(block);
+}
+
+TEST_F(BusySitesTest, MemoryGoesBackWhenTheyAreIdle) {
+  for (int round = 0; round < 3; ++round) {
+    hak_release_memory(0);
+    hak_stats before;
+    hak_stats_get(&before, sizeof(before));
+    std::vector<void*> blocks;
+    for (int i = 0; i < 20000; ++i) {
+      blocks.push_back(hak_alloc_at(16 + i % 50 * 20, sites[i % kSites]));
+    }
+    for (void* const block : blocks) free(block);
+    hak_release_memory(0);
+    hak_stats after;
+    hak_stats_get(&after, sizeof(after));
+    EXPECT_LE(after.slab_bytes, before.slab_bytes + (1 << 20));
+  }
+}
+
+}  // namespace
