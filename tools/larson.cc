@@ -33,13 +33,22 @@ struct Slot {
 
 struct Chain;
 
+// The parts of a run, for one choice of options that are looked at in each
+// operation.
+struct Parts {
+  void (*fill)(Chain* chain);
+  void (*replace)(Chain* chain, int count);
+  void (*empty)(Chain* chain);
+};
+
 // What all chains share. Written before the gate opens, or under the mutex.
 struct Run {
-  Run(const LarsonOptions& options, LarsonHeap heap)
-      : options(options), heap(heap) {}
+  Run(const LarsonOptions& options, const LarsonHeap& heap, const Parts& parts)
+      : options(options), heap(heap), parts(parts) {}
 
   const LarsonOptions options;
   const LarsonHeap heap;
+  const Parts parts;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -96,9 +105,10 @@ bool Check(Chain* chain, const Slot& slot) {
 // Puts a new block into `slot`. False, and the status says why, if there is
 // none or if it is wrong. A boolean and not a status on the way back, since the
 // loop below runs this 10^8 times a second.
-template <bool kVerify>
-inline bool Fill(Chain* chain, LarsonHeap heap, Slot* slot, uint32_t size) {
-  char* const block = static_cast<char*>(heap.allocate(size));
+template <bool kVerify, bool kSites>
+inline bool Fill(Chain* chain, const LarsonHeap& heap, Slot* slot,
+                 uint32_t size) {
+  char* const block = static_cast<char*>(heap.Allocate<kSites>(size));
   slot->block = block;
   slot->size = size;
   if (block == nullptr) [[unlikely]] {
@@ -132,7 +142,7 @@ uint32_t RandomSize(const LarsonOptions& options, uint64_t bits) {
 // `count` replacements, or fewer if one fails. State that changes is kept in
 // locals: it then lives in registers, and the chain's lines are written once a
 // batch.
-template <bool kVerify>
+template <bool kVerify, bool kSites>
 void Replace(Chain* chain, int count) {
   const LarsonOptions& options = chain->run->options;
   const LarsonHeap heap = chain->run->heap;
@@ -147,9 +157,9 @@ void Replace(Chain* chain, int count) {
     if constexpr (kVerify) {
       if (!Check(chain, slot)) break;
     }
-    heap.release(slot.block);
+    heap.Release<kSites>(slot.block);
     const uint32_t size = RandomSize(options, bits);
-    if (!Fill<kVerify>(chain, heap, &slot, size)) [[unlikely]]
+    if (!Fill<kVerify, kSites>(chain, heap, &slot, size)) [[unlikely]]
       break;
     ++allocations[PoolOf(size)];
   }
@@ -174,11 +184,7 @@ void Live(Chain* chain) {
   for (uint64_t left = life;
        left > 0 && chain->status.ok() && !chain->time_is_up;) {
     const int count = left < kBatch ? static_cast<int>(left) : kBatch;
-    if (run->options.verify) {
-      Replace<true>(chain, count);
-    } else {
-      Replace<false>(chain, count);
-    }
+    run->parts.replace(chain, count);
     left -= static_cast<uint64_t>(count);
     chain->time_is_up = Clock::now() >= deadline;
   }
@@ -194,23 +200,31 @@ void CountLive(const Chain& chain, int64_t sign, int64_t counts[kPools]) {
   }
 }
 
+template <bool kVerify, bool kSites>
 void FillChain(Chain* chain) {
   const LarsonOptions& options = chain->run->options;
-  const LarsonHeap heap = chain->run->heap;
   for (Slot& slot : chain->slots) {
     const uint32_t size = RandomSize(options, chain->random.Next());
-    if (!(options.verify ? Fill<true>(chain, heap, &slot, size)
-                         : Fill<false>(chain, heap, &slot, size))) {
-      return;
-    }
+    if (!Fill<kVerify, kSites>(chain, chain->run->heap, &slot, size)) return;
   }
 }
 
+template <bool kVerify, bool kSites>
 void EmptyChain(Chain* chain) {
   for (Slot& slot : chain->slots) {
-    if (chain->run->options.verify && !Check(chain, slot)) return;
-    chain->run->heap.release(slot.block);
+    if (kVerify && !Check(chain, slot)) return;
+    chain->run->heap.Release<kSites>(slot.block);
   }
+}
+
+template <bool kVerify, bool kSites>
+constexpr Parts kParts = {&FillChain<kVerify, kSites>,
+                          &Replace<kVerify, kSites>,
+                          &EmptyChain<kVerify, kSites>};
+
+const Parts& PartsFor(bool verify, bool sites) {
+  if (verify) return sites ? kParts<true, true> : kParts<true, false>;
+  return sites ? kParts<false, true> : kParts<false, false>;
 }
 
 // Starts the threads, and successors for those that end, until the time is up.
@@ -251,7 +265,9 @@ Clock::time_point RunChains(Run* run,
 
 }  // namespace
 
-LarsonHeap SystemHeap() { return {&std::malloc, &std::free}; }
+LarsonHeap SystemHeap() {
+  return {.allocate = &std::malloc, .release = &std::free};
+}
 
 absl::Status ValidateLarsonOptions(const LarsonOptions& options) {
   if (options.threads < 1 || options.threads > 4096) {
@@ -290,7 +306,7 @@ absl::Status ValidateLarsonOptions(const LarsonOptions& options) {
 absl::StatusOr<LarsonResult> RunLarson(const LarsonOptions& options,
                                        LarsonHeap heap,
                                        LarsonObserver observer) {
-  Run run(options, heap);
+  Run run(options, heap, PartsFor(options.verify, heap.allocate_at != nullptr));
   std::vector<std::unique_ptr<Chain>> chains;
   // Room for all, so that the list does not allocate in the timed part.
   run.waiting.reserve(static_cast<size_t>(options.threads));
@@ -298,7 +314,7 @@ absl::StatusOr<LarsonResult> RunLarson(const LarsonOptions& options,
     chains.push_back(std::make_unique<Chain>(&run, i));
   }
   for (auto& chain : chains) {
-    FillChain(chain.get());
+    run.parts.fill(chain.get());
     if (!chain->status.ok()) return chain->status;
   }
   // A block freed in the timed part was live when it began or was allocated
@@ -329,7 +345,7 @@ absl::StatusOr<LarsonResult> RunLarson(const LarsonOptions& options,
     result.calls[pool] += static_cast<uint64_t>(frees[pool]);
   }
   for (auto& chain : chains) {
-    EmptyChain(chain.get());
+    run.parts.empty(chain.get());
     if (!chain->status.ok()) return chain->status;
     result.blocks_verified += chain->verified;
   }

@@ -53,8 +53,22 @@ absl::Status ValidateLarsonOptions(const LarsonOptions& options);
 // The allocator to run on. Function pointers, so that a test can bring one that
 // is broken on purpose, and so that the compiler cannot elide the calls.
 struct LarsonHeap {
-  void* (*allocate)(size_t size);
-  void (*release)(void* block);
+  void* (*allocate)(size_t size) = nullptr;
+  void (*release)(void* block) = nullptr;
+  // In place of those where they are not null, for `site`: the loop calls
+  // either by itself, so that the two can be compared.
+  void* (*allocate_at)(size_t size, uintptr_t site) = nullptr;
+  void (*release_at)(void* block, uintptr_t site) = nullptr;
+  uintptr_t site = 0;
+
+  template <bool kSites>
+  void* Allocate(size_t size) const {
+    return kSites ? allocate_at(size, site) : allocate(size);
+  }
+  template <bool kSites>
+  void Release(void* block) const {
+    kSites ? release_at(block, site) : release(block);
+  }
 };
 LarsonHeap SystemHeap();  // malloc and free
 

@@ -134,7 +134,7 @@ int Main(int argc, char** argv) {
   LarsonHeap heap = SystemHeap();
   if (absl::GetFlag(FLAGS_sites)) {
     heap = SitesHeap();
-    if (heap.allocate == nullptr) {
+    if (heap.allocate_at == nullptr) {
       return UsageError("--sites is for hakmem, which this malloc is not");
     }
   }

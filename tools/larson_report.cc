@@ -45,22 +45,15 @@ std::string JsonString(const std::string& text) {
   return quoted + "\"";
 }
 
-decltype(&hak_alloc_at) alloc_at = nullptr;
-decltype(&hak_free_at) free_at = nullptr;
-uintptr_t site = 0;
-
 }  // namespace
 
 LarsonHeap SitesHeap() {
   auto* const make = Find(&hak_site, "hak_site");
-  alloc_at = Find(&hak_alloc_at, "hak_alloc_at");
-  free_at = Find(&hak_free_at, "hak_free_at");
-  if (make == nullptr || alloc_at == nullptr || free_at == nullptr) {
-    return {nullptr, nullptr};
-  }
-  site = make(__FILE__, __LINE__, "larson");
-  return {[](size_t size) { return alloc_at(size, site); },
-          [](void* block) { free_at(block, site); }};
+  const LarsonHeap heap = {
+      .allocate_at = Find(&hak_alloc_at, "hak_alloc_at"),
+      .release_at = Find(&hak_free_at, "hak_free_at"),
+      .site = make != nullptr ? make(__FILE__, __LINE__, "larson") : 0};
+  return heap.release_at != nullptr && heap.site != 0 ? heap : LarsonHeap{};
 }
 
 HeapCounters ReadHeapCounters() {

@@ -50,7 +50,9 @@ class FakeHeap {
     owned_.clear();
   }
 
-  static LarsonHeap Heap() { return {&Allocate, &Release}; }
+  static LarsonHeap Heap() {
+    return {.allocate = &Allocate, .release = &Release};
+  }
 
  private:
   struct Free {
