@@ -261,7 +261,7 @@ uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
     }
     left -= state.active->Take(out, left);
   }
-  Count(state.counts.taken, count - left);
+  Count(StateOf(size_class).counts.taken, count - left);
   // Blocks were written from the end: close the gap that memory left.
   if (left != 0) {
     for (uint32_t i = left; i < count; ++i) out[i - left] = out[i];
