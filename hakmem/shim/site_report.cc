@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 
 #include "hakmem/core/core.h"
@@ -155,14 +154,7 @@ void WritePlace(uint32_t index, TextSink& sink) {
 
 void TextSink::Flush() {
   if (fd_ < 0) return;
-  const ErrnoKeeper keeper;
-  size_t written = 0;
-  while (written < waiting_) {
-    const ssize_t n = write(fd_, buffer_ + written, waiting_ - written);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) break;  // nobody is left to tell
-    written += static_cast<size_t>(n);
-  }
+  WriteText(fd_, buffer_, waiting_);
   waiting_ = 0;
 }
 
@@ -174,32 +166,6 @@ void TextSink::Put(char c) {
     buffer_[waiting_++] = c;
   }
   ++size_;
-}
-
-TextSink& TextSink::Text(std::string_view text) {
-  for (const char c : text) Put(c);
-  return *this;
-}
-
-TextSink& TextSink::Number(uint64_t number) {
-  char digits[20];
-  int count = 0;
-  do {
-    digits[count++] = static_cast<char>('0' + number % 10);
-    number /= 10;
-  } while (number != 0);
-  while (count > 0) Put(digits[--count]);
-  return *this;
-}
-
-TextSink& TextSink::Hex(uint64_t number) {
-  Text("0x");
-  int shift = 60;
-  while (shift > 0 && (number >> shift) == 0) shift -= 4;
-  for (; shift >= 0; shift -= 4) {
-    Put("0123456789abcdef"[(number >> shift) & 15]);
-  }
-  return *this;
 }
 
 TextSink& TextSink::Quoted(std::string_view text) {

@@ -9,11 +9,13 @@
 #include <cstdint>
 #include <string_view>
 
+#include "hakmem/core/report.h"
+
 namespace hakmem {
 
 // Takes text, and writes it to a file or into a buffer. Not for sharing between
 // threads.
-class TextSink {
+class TextSink : public TextBuilder<TextSink> {
  public:
   // To a file descriptor.
   explicit TextSink(int fd) : fd_(fd) {}
@@ -23,15 +25,14 @@ class TextSink {
   TextSink(const TextSink&) = delete;
   TextSink& operator=(const TextSink&) = delete;
 
-  TextSink& Text(std::string_view text);
-  TextSink& Number(uint64_t number);        // decimal
-  TextSink& Hex(uint64_t number);           // 0x and hexadecimal
-  TextSink& Quoted(std::string_view text);  // as a string of JSON
+  // As a string of JSON.
+  TextSink& Quoted(std::string_view text);
 
   // Bytes of all the text that came.
   size_t size() const { return size_; }
 
  private:
+  friend TextBuilder<TextSink>;
   void Put(char c);
   void Flush();
 
