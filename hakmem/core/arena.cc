@@ -64,7 +64,7 @@ void Arena::SetUp() {
   HelgrindIgnore(&work_, sizeof(work_));
   HelgrindIgnore(&pressed_, sizeof(pressed_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
-  options_ = ReadOptions();
+  EnsureOptions();
   hak_observed.start_milliseconds = os::CoarseMilliseconds();
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes

@@ -72,6 +72,12 @@ class Arena {
  public:
   constexpr Arena() = default;
 
+  // Reads the options, the first time. The reservation waits for the first
+  // allocation: a program may limit its address space before that.
+  void EnsureOptions() {
+    absl::call_once(options_once_, [this] { options_ = ReadOptions(); });
+  }
+
   // Reads the options and makes the reservation, the first time. False when
   // the system granted none, however small.
   bool EnsureReady() {
@@ -283,6 +289,7 @@ class Arena {
 
   ArenaView view_;
   std::atomic<bool> ready_{false};
+  absl::once_flag options_once_;
   absl::once_flag once_;
 
   // Set by SetUp() and constant after it.

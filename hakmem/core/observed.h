@@ -113,10 +113,12 @@ struct alignas(64) Observed {
   uint32_t bytes;  // of this structure
   uint32_t tick_milliseconds;
   uint32_t age_buckets;
-  int64_t start_milliseconds;  // CLOCK_MONOTONIC when the heap was set up
-  char stage[16];              // "tls_full", ended by zero
-  uint64_t arena_start;        // the arena's address, and reserved bytes
-  uint64_t arena_bytes;
+  std::atomic<int64_t> start_milliseconds;  // CLOCK_MONOTONIC when the heap
+                                            // was set up: at the first
+                                            // allocation; 0 until then
+  char stage[16];                           // "tls_full", ended by zero
+  std::atomic<uint64_t> arena_start;        // the arena's address, likewise
+  std::atomic<uint64_t> arena_bytes;        // reserved
 
   ObservedRegion sites;   // ObservedSite
   ObservedRegion cells;   // ObservedCell

@@ -28,9 +28,7 @@ namespace {
   hakmem::ReportAtExit();
   heap::ShowHeap();
   hakmem::PrepareProfiles();
-  if (hakmem::arena.EnsureReady() && hakmem::arena.options().background != 0) {
-    heap::StartBackground();
-  }
+  if (hakmem::arena.options().background != 0) heap::StartBackground();
 }
 
 }  // namespace

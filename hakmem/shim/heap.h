@@ -122,8 +122,7 @@ void* OutOfMemory();
 // Name of the stage that this library was built as.
 const char* StageName();
 
-// Completes what tools read from outside (observed.h). Once, after the arena
-// was asked for.
+// Completes what tools read from outside (observed.h). Once, early.
 void ShowHeap();
 
 // Registers the handlers that keep the heap whole over fork(). Once, early.

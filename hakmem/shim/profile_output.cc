@@ -140,7 +140,7 @@ int64_t ProfileMilliseconds(const Options& options) {
 }
 
 void PrepareProfiles() {
-  if (!arena.EnsureReady()) return;
+  arena.EnsureOptions();
   const Options& options = arena.options();
   if (SampleInterval(options) == 0) return;
   if (options.sites == kSitesByCaller) {

@@ -307,7 +307,7 @@ void AtExit(void*) {
 }  // namespace
 
 void ReportAtExit() {
-  arena.EnsureReady();
+  arena.EnsureOptions();
   const Options& options = arena.options();
   if (options.leaks == kReportNone && options.stats == kReportNone) return;
   // Of no library: so it comes after the destructors of all of them.
