@@ -117,6 +117,23 @@ c.fclose(stream)
     self.assertLessEqual(peak_kib(LD_PRELOAD=LIBRARY),
                          peak_kib() + MAX_START_KIB)
 
+  def test_loading_reserves_no_address_space(self):
+    # So that a program may limit its own before it allocates.
+    with tempfile.TemporaryDirectory() as scratch:
+      source = os.path.join(scratch, 'status.c')
+      program = os.path.join(scratch, 'status')
+      with open(source, 'w', encoding='utf-8') as file:
+        file.write('#include <fcntl.h>\n#include <unistd.h>\n'
+                   'int main(void) {'
+                   ' char text[4096];'
+                   ' int file = open("/proc/self/status", O_RDONLY);'
+                   ' ssize_t size = read(file, text, sizeof(text));'
+                   ' return size > 0 && write(1, text, size) == size ? 0 : 1;'
+                   '}\n')
+      output('gcc', '-O1', source, '-o', program)
+      status = output(program, env=dict(os.environ, LD_PRELOAD=LIBRARY))
+    self.assertLess(int(re.search(r'VmSize:\s+(\d+) kB', status)[1]), 1 << 20)
+
 
 class ArchiveTest(unittest.TestCase):
 
