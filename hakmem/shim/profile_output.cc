@@ -12,6 +12,7 @@
 #include "hakmem/core/core.h"
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/output_path.h"
 
 extern "C" int __cxa_atexit(void (*function)(void*), void* argument,
                             void* library);
@@ -30,47 +31,10 @@ constinit std::atomic<int64_t> due{0};
 // The last error that a line was written about.
 constinit std::atomic<int> reported{0};
 
-// The path of a file: the pattern with %p and %n replaced.
-class Path {
- public:
-  explicit Path(uint64_t number) {
-    const OptionPath& option = arena.options().profile_path;
-    std::string_view pattern = option.text;
-    if (pattern.empty()) pattern = kDefaultPattern;
-    for (size_t i = 0; i < pattern.size(); ++i) {
-      const char next = i + 1 < pattern.size() ? pattern[i + 1] : '\0';
-      if (pattern[i] == '%' && next == 'p') {
-        PutNumber(static_cast<uint64_t>(getpid()));
-        ++i;
-      } else if (pattern[i] == '%' && next == 'n') {
-        PutNumber(number);
-        ++i;
-      } else {
-        Put(pattern[i]);
-      }
-    }
-    text_[size_] = '\0';
-  }
-
-  const char* text() const { return text_; }
-
- private:
-  void Put(char c) {
-    if (size_ < sizeof(text_) - 1) text_[size_++] = c;
-  }
-  void PutNumber(uint64_t number) {
-    char digits[20];
-    int count = 0;
-    do {
-      digits[count++] = static_cast<char>('0' + number % 10);
-      number /= 10;
-    } while (number != 0);
-    while (count > 0) Put(digits[--count]);
-  }
-
-  size_t size_ = 0;
-  char text_[512];
-};
+OutputPath PathOf(uint64_t number) {
+  const std::string_view pattern = arena.options().profile_path.text;
+  return OutputPath(pattern.empty() ? kDefaultPattern : pattern, number);
+}
 
 void Report(const char* path, int error) {
   if (reported.exchange(error, std::memory_order_relaxed) == error) return;
@@ -81,7 +45,8 @@ void Report(const char* path, int error) {
 
 // Writes the next file.
 void WriteNext() {
-  const Path path(files.fetch_add(1, std::memory_order_relaxed) + 1);
+  const OutputPath path =
+      PathOf(files.fetch_add(1, std::memory_order_relaxed) + 1);
   const int error = hak_profile_write(path.text());
   if (error == EBUSY) return;  // somebody's is under way, with the same in it
   if (error != 0) Report(path.text(), error);
@@ -109,7 +74,8 @@ int TryPath(const char* path) {
 // for a thread that a handler on this one has interrupted.
 void WriteAtExit(void*) {
   constexpr int64_t kPatience = 2000;
-  const Path path(files.fetch_add(1, std::memory_order_relaxed) + 1);
+  const OutputPath path =
+      PathOf(files.fetch_add(1, std::memory_order_relaxed) + 1);
   const int64_t end = os::CoarseMilliseconds() + kPatience;
   int error = 0;
   while ((error = hak_profile_write(path.text())) == EBUSY &&
@@ -148,7 +114,7 @@ void PrepareProfiles() {
          "profiles will be empty");
   }
   if (options.profile != kProfileNever || options.profile_signal != 0) {
-    const Path first(1);
+    const OutputPath first = PathOf(1);
     const int error = TryPath(first.text());
     if (error != 0) Report(first.text(), error);
   }

@@ -11,6 +11,7 @@
 #include "hakmem/core/report.h"
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/heap.h"
+#include "hakmem/shim/output_path.h"
 
 extern "C" int __cxa_atexit(void (*function)(void*), void* argument,
                             void* library);
@@ -268,19 +269,10 @@ int OpenReport(uint64_t where, const OptionPath& path) {
          "no report is written");
     return -1;
   }
-  char name[sizeof(path.text) + 20];
-  TextSink sink(name, sizeof(name) - 1);
-  for (const char* c = path.text; *c != '\0'; ++c) {
-    if (c[0] == '%' && c[1] == 'p') {
-      sink.Number(static_cast<uint64_t>(getpid()));
-      ++c;
-    } else {
-      sink.Text({c, 1});
-    }
-  }
-  name[std::min(sink.size(), sizeof(name) - 1)] = '\0';
-  const int fd = open(name, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-  if (fd < 0) Warn("cannot open", name, "no report is written");
+  const OutputPath name(path.text);
+  const int fd =
+      open(name.text(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  if (fd < 0) Warn("cannot open", name.text(), "no report is written");
   return fd;
 }
 

@@ -99,6 +99,7 @@ def _stage_library(name, stage, defines):
             "export.h",
             "hakmem.cc",
             "heap.cc",
+            "output_path.h",
             "profile_output.cc",
             "profile_output.h",
             "sampled.cc",
