@@ -43,18 +43,24 @@ struct ArenaView {
   const std::atomic<uint8_t>* class_map = nullptr;
   const std::atomic<uint32_t>* owner_map = nullptr;
 
+  // How many times 8 bytes `address` is from the start; `eighths` or more for
+  // addresses outside of the arena and for those that are not a multiple of 8,
+  // which no block is. The rotation carries the three lowest bits to the top,
+  // where they put the offset out of range, so that one comparison covers both.
+  uintptr_t EighthOf(const void* address) const {
+    return std::rotr(reinterpret_cast<uintptr_t>(address) - base, 3);
+  }
+  static size_t GranuleOfEighth(uintptr_t eighth) {
+    return eighth >> (kGranuleShift - 3);
+  }
+
   // The class of the slab that `address` lies in, or its door for a twin (see
-  // size_class.h); kNoClass for anything else, also for addresses outside of
-  // the arena and for those that are not a multiple of 8, which no block is.
-  // The rotation carries the three lowest bits to the top, where they put the
-  // offset out of range, so that one comparison covers both.
+  // size_class.h); kNoClass for anything else.
   SizeClass ClassOf(const void* address) const {
-    const uintptr_t eighth =
-        std::rotr(reinterpret_cast<uintptr_t>(address) - base, 3);
+    const uintptr_t eighth = EighthOf(address);
     if (eighth >= eighths) [[unlikely]]
       return kNoClass;
-    return class_map[eighth >> (kGranuleShift - 3)].load(
-        std::memory_order_relaxed);
+    return class_map[GranuleOfEighth(eighth)].load(std::memory_order_relaxed);
   }
 };
 

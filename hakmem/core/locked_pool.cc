@@ -144,8 +144,8 @@ void LockedPool::PurgeBeyondBound() {
 size_t LockedPool::Decay(int64_t now) {
   MutexLock lock(mu_);
   if (arena.options().purge == 0) return 0;
-  return PurgeLocked(retention_.Surplus(
-      own_dirty_pages_, static_cast<int64_t>(arena.options().decay_ms), now));
+  return PurgeLocked(
+      retention_.Surplus(own_dirty_pages_, arena.decay_period(), now));
 }
 
 // `pages` of them or a few more, of the emptiest slabs first. Those of other

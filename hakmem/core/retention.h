@@ -47,8 +47,9 @@ class Retention {
   // much of what is remembered is forgotten. `free` is how much there is. After
   // a shift of sizes more is wanted back than is needed from then on; without
   // this the workload "server" had 1.29 times of what is live in its third
-  // phase where it had 1.26 (on a machine that others used as well). Programs that come back to the same peak do so
-  // sooner: they have no more page faults.
+  // phase where it had 1.26 (on a machine that others used as well). Programs
+  // that come back to the same peak do so sooner: they have no more page
+  // faults.
   void Reconsider(size_t free, int64_t period, int64_t now) {
     if (regretted_ == 0 || now - reconsidered_ < period / 4) return;
     reconsidered_ = now;

@@ -53,7 +53,7 @@ bool IsToRun() {
 
 void* Run(void*) {
   pthread_setname_np(pthread_self(), "hakmem");
-  const auto period = static_cast<int64_t>(arena.options().decay_ms);
+  const auto period = arena.decay_period();
   size_t work = 0;
   size_t live = 0;
   int64_t busy_until = 0;

@@ -13,7 +13,6 @@
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -138,11 +137,10 @@ inline bool PutInto(SiteSlot* slot, void* block) {
 // all that it takes: neither the block's class nor its tag is looked at.
 inline bool FreeOwned(void* block) {
   const ArenaView& view = thread_cache.view();
-  const uintptr_t eighth =
-      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  const uintptr_t eighth = view.EighthOf(block);
   if (eighth >= view.eighths) [[unlikely]]
     return false;
-  const uint32_t key = view.owner_map[eighth >> (kGranuleShift - 3)].load(
+  const uint32_t key = view.owner_map[ArenaView::GranuleOfEighth(eighth)].load(
       std::memory_order_relaxed);
   SiteSlot* const slot = thread_cache.site_cache().SlotOfKey(key);
   if (slot->key != key) [[unlikely]]
@@ -156,11 +154,10 @@ inline bool FreeOwned(void* block) {
 // first.
 [[gnu::always_inline]] inline bool FreeTiny(void* block) {
   const ArenaView& view = thread_cache.view();
-  const uintptr_t eighth =
-      std::rotr(reinterpret_cast<uintptr_t>(block) - view.base, 3);
+  const uintptr_t eighth = view.EighthOf(block);
   if (eighth >= view.eighths) [[unlikely]]
     return false;
-  const size_t granule = eighth >> (kGranuleShift - 3);
+  const size_t granule = ArenaView::GranuleOfEighth(eighth);
   const uint32_t door =
       view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
   if (door >= kLastTinyClass) [[unlikely]]
