@@ -48,8 +48,7 @@ constexpr int kTrimShift = 23;
 constexpr int64_t kTidyShare = 10;
 
 int64_t TidyPeriod() {
-  return std::max<int64_t>(
-      1, static_cast<int64_t>(arena.options().decay_ms) / kTidyShare);
+  return std::max<int64_t>(1, arena.decay_period() / kTidyShare);
 }
 
 // The pools that have bins anywhere, for housekeeping, which any thread does
@@ -163,7 +162,7 @@ void CachedPool::TidyWhatIsDue(int64_t now) {
   }
   for (int64_t n = due; n != 0; --n) ReviewNext();
   const int64_t looked = housekeeping.parked_at.load(std::memory_order_relaxed);
-  if (now - looked >= static_cast<int64_t>(arena.options().decay_ms)) {
+  if (now - looked >= arena.decay_period()) {
     housekeeping.parked_at.store(now, std::memory_order_relaxed);
     ThreadCache::FlushParked(ThreadCache::Parked::kStale);
   }
@@ -220,12 +219,8 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
   Magazine* const previous = bin.previous.load(std::memory_order_relaxed);
 
   if (previous != nullptr && previous->count != 0) {
-    // Neither magazine is in two places while they change theirs.
-    bin.previous.store(nullptr, std::memory_order_release);
-    bin.current.store(nullptr, std::memory_order_release);
-    bin.previous.store(current, std::memory_order_release);
     NoteSwap(cache, size_class);
-    cache.Open(size_class, previous, bin.capacity);
+    cache.Swap(size_class, previous);
     return cache.Pop(size_class);
   }
 
@@ -372,6 +367,7 @@ void CachedPool::FlushBin(ThreadCache& cache, SizeClass size_class,
   cache.forced() -= std::exchange(bin.forced, 0);
   bin.capacity = 0;
   bin.misses = 0;
+  bin.swaps_left = 0;
 }
 
 void CachedPool::Flush(ThreadCache& cache) {

@@ -295,6 +295,17 @@ class ThreadCache {
     top_[size_class] = magazine->slots + magazine->count;
   }
 
+  // Opens the bin's previous magazine, `other`, in place of the current one.
+  void Swap(SizeClass size_class, Magazine* other) {
+    Bin& bin = bins_[size_class];
+    Magazine* const current = Close(size_class);
+    // Neither magazine is in two places while they change theirs.
+    bin.previous.store(nullptr, std::memory_order_release);
+    bin.current.store(nullptr, std::memory_order_release);
+    bin.previous.store(current, std::memory_order_release);
+    Open(size_class, other, bin.capacity);
+  }
+
   // The pool that serves a class, if it has bins here.
   CachedPool* PoolOf(SizeClass size_class) const;
 
@@ -399,17 +410,6 @@ class ThreadCache {
     if (bin.swaps_left == 0 || state_ != State::kActive) return false;
     --bin.swaps_left;
     return true;
-  }
-
-  // Opens the bin's previous magazine, `other`, in place of the current one.
-  void Swap(SizeClass size_class, Magazine* other) {
-    Bin& bin = bins_[size_class];
-    Magazine* const current = Close(size_class);
-    // Neither magazine is in two places while they change theirs.
-    bin.previous.store(nullptr, std::memory_order_release);
-    bin.current.store(nullptr, std::memory_order_release);
-    bin.previous.store(current, std::memory_order_release);
-    Open(size_class, other, bin.capacity);
   }
 
   size_t BinBytes(SizeClass size_class) const;

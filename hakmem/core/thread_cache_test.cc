@@ -109,6 +109,35 @@ TEST_F(ThreadCacheTest, SetUpMayAllocate) {
   Free(inner);
 }
 
+// Swaps of a bin that is as large as it may be are counted no more. When it is
+// given up and begins small again they are.
+TEST_F(ThreadCacheTest, ABinThatBeginsAnewGrowsBySwapsAgain) {
+  OnThread([] {
+    const auto many = [](size_t count, const auto& between) {
+      std::vector<void*> blocks(count);
+      for (void*& block : blocks) block = Allocate();
+      between();
+      for (void* const block : blocks) Free(block);
+    };
+    const ThreadCache::Bin& bin = thread_cache.bin(kClass);
+    for (size_t round = 0; round < 1000; ++round) many(round % 70, [] {});
+    ASSERT_GT(bin.swaps_left, 1000u);
+    thread_cache.FlushBins();
+    cached_pool.DrainDepots();
+    const uint32_t first = kGeometry.first_capacity;
+    many(first + 1, [] {});
+    ASSERT_EQ(bin.capacity, first);
+    // One block is left in the current magazine, the other is full: of two that
+    // are taken and given back the second comes by a swap, either way.
+    const uint32_t misses = bin.misses;
+    many(first - 1, [&] {
+      for (int i = 0; i < 20 && bin.capacity == first; ++i) many(2, [] {});
+    });
+    EXPECT_EQ(bin.misses, misses);
+    EXPECT_GT(bin.capacity, first);
+  });
+}
+
 TEST_F(ThreadCacheTest, AnEndingThreadGivesItsBlocksBack) {
   static std::set<void*> blocks;
   OnThread([] {
