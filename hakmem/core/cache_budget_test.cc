@@ -62,30 +62,30 @@ TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
   std::atomic<int64_t> used{0};
   CacheBudget budget(used);
   for (int i = 0; i < 16; ++i) budget.AddThread();
-  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(budget.limit())));
+  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(budget.limit())));
   EXPECT_TRUE(budget.TakeFirst(100));
   EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 4));
   budget.AddThread();
   EXPECT_FALSE(budget.TakeFirst(100)) << "too many";
 }
 
-TEST_F(CacheBudgetTest, ThreadsGetAllOfItDepotsThreeQuarters) {
+TEST_F(CacheBudgetTest, DepotsGetAllOfItThreadsThreeQuarters) {
   std::atomic<int64_t> used{0};
   CacheBudget budget(used);
   const int64_t limit = budget.limit();
-  const int64_t depots = limit / 4 * 3;
-  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(depots)));
-  EXPECT_FALSE(budget.TakeForDepot(1));
-  EXPECT_FALSE(budget.TakeForThread(static_cast<size_t>(limit - depots) + 1));
-  EXPECT_EQ(budget.used(), depots) << "a refusal takes nothing";
-  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(limit - depots)));
+  const int64_t threads = limit / 4 * 3;
+  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(threads)));
   EXPECT_FALSE(budget.TakeForThread(1));
+  EXPECT_FALSE(budget.TakeForDepot(static_cast<size_t>(limit - threads) + 1));
+  EXPECT_EQ(budget.used(), threads) << "a refusal takes nothing";
+  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(limit - threads)));
+  EXPECT_FALSE(budget.TakeForDepot(1));
   budget.Force(100);
   EXPECT_EQ(budget.used(), limit + 100);
-  budget.Return(static_cast<size_t>(limit - depots) + 101);
-  EXPECT_TRUE(budget.TakeForDepot(1));
-  EXPECT_FALSE(budget.TakeForDepot(1));
-  budget.Return(static_cast<size_t>(depots));
+  budget.Return(static_cast<size_t>(limit - threads) + 101);
+  EXPECT_TRUE(budget.TakeForThread(1));
+  EXPECT_FALSE(budget.TakeForThread(1));
+  budget.Return(static_cast<size_t>(threads));
   EXPECT_EQ(budget.used(), 0);
 }
 
