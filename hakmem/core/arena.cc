@@ -28,8 +28,10 @@ constexpr uint64_t kLeastArena = uint64_t{4} << 20;
 // Huge pages are 2 MiB: the arena begins at one.
 constexpr size_t kArenaAlignment = size_t{2} << 20;
 
-// Of what is live, this part may stay with the process as free memory.
-constexpr uint32_t kRetainedShare = 16;
+// Of what is live, this part may stay with the process as free memory. With a
+// 16th the workload "server" had 1.30 to 1.34 times of what is live at the end
+// of its phases where it has 1.27 to 1.31, for as many page faults.
+constexpr uint32_t kRetainedShare = 64;
 
 // So many times as much as large blocks have wanted back may stay, up to as
 // much as they hold, and it stays while they come and go. Hardly two buffers of
@@ -260,13 +262,27 @@ static void ForEachWord(uint64_t* map, uint32_t start, uint32_t length, Fn fn) {
 }
 
 // Clears the marks of a run that is being handed out; says how many granules
-// had them.
-uint32_t Arena::TakeDirty(uint32_t start, uint32_t length) {
+// had them, and how many pages that went lately they are missed in.
+uint32_t Arena::TakeDirty(uint32_t start, uint32_t length, uint32_t* missed) {
   uint32_t taken = 0;
   ForEachWord(dirty_, start, length, [&taken](uint64_t& word, uint64_t mask) {
     taken += static_cast<uint32_t>(std::popcount(word & mask));
     word &= ~mask;
   });
+  if (absent_ != 0 && taken != 0) {
+    // Rounded up, so that with the last dirty granule the last of them goes.
+    const uint64_t dirty = dirty_granules_;
+    const auto take_share = [taken, dirty](uint32_t& pages) {
+      const auto share =
+          static_cast<uint32_t>((uint64_t{pages} * taken + dirty - 1) / dirty);
+      pages -= share;
+      return share;
+    };
+    take_share(absent_);
+    const uint32_t lately =
+        take_share(absent_now_) + take_share(absent_before_);
+    if (missed != nullptr) *missed = lately;
+  }
   dirty_granules_ -= taken;
   return taken;
 }
@@ -279,7 +295,8 @@ void Arena::MarkDirty(uint32_t start, uint32_t length) {
 }
 
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                        bool* zeroed) {
+                        bool* zeroed, uint32_t* missed) {
+  if (missed != nullptr) *missed = 0;
   if (!EnsureReady()) return false;
   // More than there is; and past here sums of the two fit into 32 bits.
   if (granules > limit_ || (alignment >> kGranuleShift) > limit_) return false;
@@ -312,8 +329,9 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   span->start = start;
   span->granules = granules;
   Enter(span, start, end);
-  const uint32_t dirty = TakeDirty(start, granules);
-  retention_.Taken(dirty_granules_);
+  if (absent_ != 0) ForgetPurged(os::CoarseMilliseconds());
+  const uint32_t dirty = TakeDirty(start, granules, missed);
+  retention_.Taken(Dirty());
   // What is in slabs is counted by the caches.
   if (span->kind == Span::Kind::kLarge) {
     large_taken_ = true;
@@ -328,9 +346,14 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   return true;
 }
 
-void Arena::FreeRun(Span* span) {
+void Arena::FreeRun(Span* span, uint32_t absent, uint32_t lately) {
   MutexLock lock(mu_);
   Leave(span, span->start, span->start + span->granules);
+  if (absent != 0) {
+    ForgetPurged(os::CoarseMilliseconds());
+    absent_ += absent;
+    absent_now_ += lately;
+  }
   PurgeBeyondBound();
 }
 
@@ -365,8 +388,8 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     if (end + length != new_end) {
       free_.Insert(new_end, end + length - new_end);
     }
-    TakeDirty(end, new_end - end);
-    retention_.Taken(dirty_granules_);
+    TakeDirty(end, new_end - end, nullptr);
+    retention_.Taken(Dirty());
     if (const uint32_t purged = TakePurged(end, new_end - end); purged != 0) {
       Regret(span->kind, purged);
     }
@@ -410,6 +433,8 @@ void Arena::ForgetPurged(int64_t now) {
   const int64_t passed = period - purge_period_;
   if (passed <= 0) return;
   purge_period_ = period;
+  absent_before_ = passed == 1 ? absent_now_ : 0;
+  absent_now_ = 0;
   for (int64_t i = std::min<int64_t>(passed, 2); i > 0; --i) {
     std::swap(purged_now_, purged_before_);
     std::swap(any_purged_now_, any_purged_before_);
@@ -420,7 +445,7 @@ void Arena::ForgetPurged(int64_t now) {
 }
 
 size_t Arena::HeldLocked() {
-  return live_bytes() + size_t{dirty_granules_} * kGranuleSize + direct_bytes_ +
+  return live_bytes() + DirtyBytes() + direct_bytes_ +
          metadata_.resident_bytes();
 }
 
@@ -431,7 +456,7 @@ bool Arena::MakeRoom(size_t bytes) {
   if (limit_bytes_ == SIZE_MAX) return true;
   const size_t held = HeldLocked();
   if (bytes <= limit_bytes_ && held <= limit_bytes_ - bytes) return true;
-  const size_t dirty = size_t{dirty_granules_} * kGranuleSize;
+  const size_t dirty = DirtyBytes();
   if (bytes > limit_bytes_ || held - dirty > limit_bytes_ - bytes) return false;
   PurgeLocked((limit_bytes_ - bytes - (held - dirty)) >> kGranuleShift);
   return HeldLocked() <= limit_bytes_ - bytes;
@@ -464,10 +489,10 @@ void Arena::PurgeBeyondBound() {
   const int64_t now = os::CoarseMilliseconds();
   const size_t plain =
       live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
-  retention_.Reconsider(dirty_granules_, decay_period(), now);
+  retention_.Reconsider(Dirty(), decay_period(), now);
   const size_t bound =
       pressed() ? 0 : retention_.Bound(large_retention_.Bound(plain, now), now);
-  if (dirty_granules_ > bound) {
+  if (Dirty() > bound) {
     // A little more than needed, so that the next free does not come here
     // again.
     PurgeLocked(bound - bound / 4);
@@ -479,11 +504,11 @@ void Arena::PurgeBeyondBound() {
 size_t Arena::DecayLocked(int64_t now) {
   if (options_.purge == 0) return 0;
   ForgetPurged(now);
-  size_t surplus = retention_.Surplus(dirty_granules_, decay_period(), now);
+  size_t surplus = retention_.Surplus(Dirty(), decay_period(), now);
   if (surplus != 0 && std::exchange(large_taken_, false)) {
     surplus -= std::min(surplus, large_retention_.Bound(0, now));
   }
-  return surplus == 0 ? 0 : PurgeLocked(dirty_granules_ - surplus);
+  return surplus == 0 ? 0 : PurgeLocked(Dirty() - surplus);
 }
 
 size_t Arena::Decay(int64_t now) {
@@ -497,9 +522,9 @@ size_t Arena::Decay(int64_t now) {
 // highest are wanted last.
 size_t Arena::PurgeLocked(size_t keep) {
   ForgetPurged(os::CoarseMilliseconds());
-  const uint32_t before = dirty_granules_;
+  const size_t before = DirtyBytes();
   uint32_t end = dirty_end_;
-  while (dirty_granules_ > keep && end > 0) {
+  while (Dirty() > keep && end > 0) {
     const uint64_t word = dirty_[(end - 1) / 64]
                           << (63 - (end - 1) % 64);  // bit end-1 on top
     if (word == 0) {
@@ -509,12 +534,12 @@ size_t Arena::PurgeLocked(size_t keep) {
     end -= static_cast<uint32_t>(std::countl_zero(word));
     // [start, end) is dirty, and no longer than what is to go.
     uint32_t start = end;
-    while (start > 0 && end - start < dirty_granules_ - keep &&
+    while (start > 0 && end - start < Dirty() - keep &&
            ((dirty_[(start - 1) / 64] >> ((start - 1) % 64)) & 1) != 0) {
       --start;
     }
     if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
-    TakeDirty(start, end - start);
+    TakeDirty(start, end - start, nullptr);
     purged_granules_ += end - start;
     any_purged_now_ = true;
     ForEachWord(purged_now_, start, end - start,
@@ -522,7 +547,7 @@ size_t Arena::PurgeLocked(size_t keep) {
     end = start;
   }
   dirty_end_ = end;
-  return size_t{before - dirty_granules_} * kGranuleSize;
+  return before - DirtyBytes();
 }
 
 size_t Arena::Purge(size_t keep) {
@@ -561,7 +586,7 @@ void Arena::ShowFigures() {
   show(hak_observed.committed_bytes, frontier_);
   show(hak_observed.slab_bytes, live - large_granules_);
   show(hak_observed.large_bytes, large_granules_);
-  show(hak_observed.free_dirty_bytes, dirty_granules_);
+  hak_observed.free_dirty_bytes.store(DirtyBytes(), std::memory_order_relaxed);
   show(hak_observed.purged_bytes, purged_granules_);
 }
 
@@ -572,7 +597,7 @@ Arena::Stats Arena::GetStats() {
   stats.committed_bytes = size_t{frontier_} * kGranuleSize;
   stats.large_bytes = size_t{large_granules_} * kGranuleSize;
   stats.slab_bytes = live_bytes() - stats.large_bytes;
-  stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
+  stats.dirty_bytes = DirtyBytes();
   stats.purged_bytes = purged_granules_ * kGranuleSize;
   stats.metadata_bytes = metadata_.used_bytes();
   stats.table_bytes = 0;

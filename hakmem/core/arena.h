@@ -19,6 +19,7 @@
 #include "hakmem/core/metadata.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/options.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/retention.h"
 #include "hakmem/core/run_tree.h"
 #include "hakmem/core/size_class.h"
@@ -96,13 +97,18 @@ class Arena {
   // Takes `granules` granules, the first of them at an address that is a
   // multiple of `alignment` bytes, and enters `span` in the maps: with the
   // kind and class that it names, and with start and granules filled in.
-  // `*zeroed`, unless null, says whether all of it reads as zero. False, and
-  // nothing changed, when there is no such run.
+  // `*zeroed`, unless null, says whether all of it reads as zero; `*missed`,
+  // how many pages of it went to the system lately, out of slabs (see
+  // FreeRun()). False, and nothing else changed, when there is no such run.
   bool AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                   bool* zeroed) ABSL_LOCKS_EXCLUDED(mu_);
+                   bool* zeroed, uint32_t* missed = nullptr)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Gives the span's granules back. The span itself stays the caller's.
-  void FreeRun(Span* span) ABSL_LOCKS_EXCLUDED(mu_);
+  // Gives the span's granules back. The span itself stays the caller's. Of its
+  // pages `absent` went to the system while the span was in use, `lately` of
+  // them within HAKMEM_DECAY_MS.
+  void FreeRun(Span* span, uint32_t absent = 0, uint32_t lately = 0)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // Finds the span whose first byte `block` is, a large block, and takes it
   // out of the maps; the granules are free again. Null when there is none.
@@ -273,8 +279,17 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void InsertFree(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  uint32_t TakeDirty(uint32_t start, uint32_t length)
+  uint32_t TakeDirty(uint32_t start, uint32_t length, uint32_t* missed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t DirtyBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return size_t{dirty_granules_} * kGranuleSize -
+           size_t{absent_} * os::kPageSize;
+  }
+  // The same in granules, rounded up.
+  uint32_t Dirty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return static_cast<uint32_t>((DirtyBytes() + kGranuleSize - 1) >>
+                                 kGranuleShift);
+  }
   uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
@@ -326,6 +341,13 @@ class Arena {
   std::atomic<uint32_t> owners_frontier_{0};     // those with a writable owner
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  // Pages of dirty granules that the system does not back, since they went
+  // while they were in slabs; and those of them that went in this period of
+  // HAKMEM_DECAY_MS and in the last one. Which granules they are in is not
+  // known: what is handed out or purged has its share of them.
+  uint32_t absent_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t absent_now_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t absent_before_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   // What large blocks have wanted back, and whether any came since decay was
   // last due.

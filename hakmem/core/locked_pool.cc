@@ -60,8 +60,9 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
     CountDirty(state, slab, dirty);
     retention_.Taken(own_dirty_pages_);
     if (slab->purged_pages != 0) {
-      retention_.Regret(slab->purged_pages, arena.live_bytes() / os::kPageSize,
-                        os::CoarseMilliseconds());
+      const int64_t now = os::CoarseMilliseconds();
+      retention_.Regret(slab->LatelyPurged(now),
+                        arena.live_bytes() / os::kPageSize, now);
     }
     slab->ForgetPurged();
     state.active = slab;
@@ -69,6 +70,15 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
   }
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
+  // They would still be there, had they not gone while they were in another
+  // slab. Without this growing strings, which leave one class after the other
+  // and come back, have 1.5 times as many page faults, and take 1.15 times as
+  // long.
+  if (const uint32_t missed = std::exchange(state.active->purged_pages, 0);
+      missed != 0) {
+    retention_.Regret(missed, arena.live_bytes() / os::kPageSize,
+                      os::CoarseMilliseconds());
+  }
   if (owner != 0) {
     state.active->owner = owner;
     arena.SetOwner(state.active->start, OwnerOf(owner)->key);
@@ -88,6 +98,7 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
+    retention_.Taken(own_dirty_pages_);
     Count(StateOf(slab->size_class).counts.slabs, -1);
     Slab::Destroy(slab);
     return;
@@ -133,8 +144,9 @@ void LockedPool::PurgeBeyondBound() {
   const size_t plain = (arena.live_bytes() / kRetainedShare +
                         arena.options().retain_bytes / kRetainedPart) /
                        os::kPageSize;
-  const size_t bound =
-      arena.pressed() ? 0 : retention_.Bound(plain, os::CoarseMilliseconds());
+  const int64_t now = os::CoarseMilliseconds();
+  retention_.Reconsider(own_dirty_pages_, arena.decay_period(), now);
+  const size_t bound = arena.pressed() ? 0 : retention_.Bound(plain, now);
   const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
   if (dirty <= bound) return;
   // More than needed, so that the next slab does not come here again.

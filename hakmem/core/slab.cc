@@ -32,8 +32,9 @@ Slab* Slab::Create(SizeClass size_class) {
     arena.metadata().Free(memory, metadata_bytes);
     return nullptr;
   }
-  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize,
-                         nullptr)) {
+  uint32_t missed = 0;
+  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize, nullptr,
+                         &missed)) {
     if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
     arena.metadata().Free(memory, metadata_bytes);
     return nullptr;
@@ -43,7 +44,7 @@ Slab* Slab::Create(SizeClass size_class) {
   slab->bucket = 0;
   slab->next_look = FirstLook(size_class);
   slab->dirty_pages = 0;
-  slab->purged_pages = 0;
+  slab->purged_pages = static_cast<uint16_t>(missed);
   slab->owner = 0;
   slab->next = nullptr;
   slab->previous = nullptr;
@@ -90,7 +91,9 @@ void Slab::FreeTagPieces(uint32_t count) {
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
   if (slab->owner != 0) arena.SetOwner(slab->start, 0);
-  arena.FreeRun(slab);
+  const uint32_t purged = slab->purged_pages;
+  arena.FreeRun(slab, purged,
+                purged == 0 ? 0 : slab->LatelyPurged(os::CoarseMilliseconds()));
   if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
   arena.metadata().Free(slab, MetadataBytes(size_class));
 }
@@ -256,6 +259,7 @@ void Slab::PurgePages(uint32_t least) {
     purged_pages = static_cast<uint16_t>(purged_pages + (end - first));
   });
   dirty_pages = 0;
+  purged_at = static_cast<uint16_t>(os::CoarseMilliseconds());
 }
 
 void Slab::ForgetPurged() {

@@ -38,6 +38,7 @@ struct Slab : Span {
   uint16_t next_look;     // free_count from which to look at pages again
   uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
+  uint16_t purged_at;     // when the last of them went, in ms modulo 2^16
   uint32_t owner;         // whose slab it is: LockedPool::MakeOwner(); 0: all
   Slab* next;
   Slab* previous;
@@ -64,7 +65,8 @@ struct Slab : Span {
   static size_t MetadataBytes(SizeClass size_class);
 
   // A slab of this class with all of its blocks free, or null when memory has
-  // run out.
+  // run out. Its purged_pages say how many of its pages went to the system
+  // lately, though none is marked.
   static Slab* Create(SizeClass size_class);
   // Gives the granules back to the arena, and the slab to the metadata.
   static void Destroy(Slab* slab);
@@ -115,6 +117,14 @@ struct Slab : Span {
   // growing strings are 5 % faster. With 4, three quarters of the calls were
   // gone, but the cache was 8 % larger.
   static constexpr uint32_t kWorthwhileRun = 2;
+
+  // How many of the marked pages went to the system so lately that it should
+  // not have been; 0 where the last ones went longer ago.
+  uint32_t LatelyPurged(int64_t now) const {
+    return static_cast<uint16_t>(now - purged_at) < arena.decay_period()
+               ? purged_pages
+               : 0;
+  }
 
   // Takes all marks off, before blocks are handed out of here.
   void ForgetPurged();

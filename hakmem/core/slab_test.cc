@@ -208,6 +208,23 @@ TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
   EXPECT_EQ(slab_->dirty_pages, (touched + os::kPageSize - 1) / os::kPageSize);
 }
 
+TEST_P(SlabTest, SaysWhichPagesOfItsGranulesWentInThePreviousOne) {
+  for (uint32_t i = 0; i < blocks(); ++i) std::memset(Block(i), 1, size());
+  slab_->UpdatePages(1);
+  slab_->PurgePages(1);
+  const uint32_t purged = slab_->purged_pages;
+  ASSERT_GT(purged, 0u);
+  arena.Purge(0);  // so that it is the only one
+  Slab::Destroy(slab_);
+  slab_ = Slab::Create(GetParam());
+  ASSERT_NE(slab_, nullptr);
+  ASSERT_EQ(arena.AddressOf(slab_->start), base_);
+  EXPECT_EQ(slab_->purged_pages, purged);
+  slab_->purged_pages = 0;
+  slab_->UpdatePages(1);
+  EXPECT_EQ(slab_->dirty_pages, purged) << "none is marked";
+}
+
 using SlabDeathTest = SlabTest;
 
 TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {
