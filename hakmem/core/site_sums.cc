@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "hakmem/core/locked_pool.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/site_cache.h"
 #include "hakmem/core/thread_cache.h"
@@ -86,6 +87,8 @@ SiteSnapshot::SiteSnapshot() : sites_(SiteTable::count()), cells_(CellCount()) {
     counts_[i].frees += Read(cell.frees);
     counts_[i].alloc_bytes += Read(cell.alloc_bytes);
     counts_[i].free_bytes += Read(cell.free_bytes);
+    const uint32_t owner = cell.owner.load(std::memory_order_acquire);
+    if (owner != 0) counts_[i].held += LockedPool::DepotOf(owner).blocks();
   }
   for (uint32_t site = 0; site < sites_; ++site) {
     const ObservedSite& record = SiteTable::Record(site);

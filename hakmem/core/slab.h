@@ -97,6 +97,14 @@ struct Slab : Span {
     return reinterpret_cast<std::atomic<Tag>*>(tags)[index];
   }
 
+  // The tag of a block of any slab of a tracked class. It has to be one.
+  static std::atomic<Tag>& TagOfKnown(const void* block, SizeClass twin) {
+    auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
+    const auto offset = static_cast<size_t>(
+        static_cast<const char*>(block) - arena.AddressOf(slab->start));
+    return slab->TagOf(twin, BlockIndex(twin, offset));
+  }
+
   // Marks a block free. Ends the program when `block` is no block of this
   // slab, or is free already.
   void Put(void* block);

@@ -17,12 +17,18 @@ std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
   return slab->TagOf(twin, slab->IndexOf(block));
 }
 
-// The same for a block that is one for certain, or that its slab will look at.
-std::atomic<Tag>& TagOfKnown(const void* block, SizeClass twin) {
-  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  const auto offset = static_cast<size_t>(static_cast<const char*>(block) -
-                                          arena.AddressOf(slab->start));
-  return slab->TagOf(twin, BlockIndex(twin, offset));
+// Takes free blocks of one owner, which have its tag: to its depot, or else to
+// its slabs.
+void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
+  const auto* const slab = static_cast<Slab*>(arena.SpanOfLive(blocks[0]));
+  if (tiny_pool.StoreOwned(thread_cache, slab->owner, twin, blocks, count)) {
+    return;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    // Whether it is a block at all its slab will look at.
+    Slab::TagOfKnown(blocks[i], twin).store(kNoTag, std::memory_order_relaxed);
+  }
+  BackendOf(twin).FreeBatch(twin, blocks, count);
 }
 
 void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
@@ -31,14 +37,13 @@ void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
   for (uint32_t i = 0; i < count; ++i) {
     void* const block = blocks[i];
     if (arena.OwnerOf(block) != 0) {
-      TagOfKnown(block, twin).store(kNoTag, std::memory_order_relaxed);
       owned[owned_count++] = block;
       continue;
     }
     TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
     if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
   }
-  if (owned_count != 0) BackendOf(twin).FreeBatch(twin, owned, owned_count);
+  if (owned_count != 0) ToOwner(twin, owned, owned_count);
 }
 
 // The slot of a pair, made if need be; null where this thread has none. Samples
@@ -130,19 +135,28 @@ void FillSlot(SiteSlot* slot) {
   while (slot->top < half) {
     void* const more = thread_cache.Pop(twin);
     if (more == nullptr) break;
-    TagOfKnown(more, twin).store(slot->tag, std::memory_order_relaxed);
+    Slab::TagOfKnown(more, twin).store(slot->tag, std::memory_order_relaxed);
     ++slot->given;
     *slot->top++ = more;
   }
 }
 
-// The same from the slabs of an owner. This comes to a lock, and who waits for
-// that may allocate: the slot is looked up anew after it.
+// The same from an owner's depot, or else its slabs. This comes to a lock, and
+// who waits for that may allocate: the slot is looked up anew after it.
 SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   const SizeClass twin = slot->twin;
+  const uint32_t capacity = slot->capacity();
   const int32_t wanted =
-      static_cast<int32_t>(slot->capacity() / 2) - slot->held();
+      static_cast<int32_t>(capacity - capacity / 2) - slot->held();
   if (wanted <= 0) return slot;
+  const uint32_t loaded = tiny_pool.LoadOwned(
+      thread_cache, owner, twin, slot->top, static_cast<uint32_t>(wanted));
+  if (loaded != 0) {
+    slot->given += static_cast<int32_t>(loaded);
+    std::atomic_thread_fence(std::memory_order_release);
+    slot->top += loaded;
+    return slot;
+  }
   void* blocks[SiteSlot::kBlocks];
   const uint32_t count = BackendOf(twin).AllocateOwned(
       owner, blocks, static_cast<uint32_t>(wanted));
@@ -150,7 +164,8 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   uint32_t put = 0;
   if (slot != nullptr) {
     for (; put < count && slot->top != slot->limit; ++put) {
-      TagOfKnown(blocks[put], twin).store(slot->tag, std::memory_order_relaxed);
+      Slab::TagOfKnown(blocks[put], twin)
+          .store(slot->tag, std::memory_order_relaxed);
       ++slot->given;
       *slot->top++ = blocks[put];
     }
@@ -197,9 +212,9 @@ void UntrackBlock(SizeClass twin, Tag tag) {
 }
 
 // Makes room in a full slot: gives the half of its blocks that have been there
-// longest to the twin's bin.
+// longest to the owner's depot or the twin's bin.
 void SpillSlot(SiteSlot* slot) {
-  const int32_t count = slot->held() / 2 + 1;
+  const int32_t count = slot->held() - slot->held() / 2;
   const SizeClass twin = slot->twin;
   void* blocks[SiteSlot::kBlocks];
   std::copy_n(slot->blocks, count, blocks);
