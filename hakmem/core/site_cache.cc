@@ -48,6 +48,10 @@ constexpr uint32_t kRareMiss = 4;
 
 constexpr uint32_t kLastIds = 256;
 
+// What a slot may hold where caches have enough already, as the first blocks of
+// a bin, and without its thread sharing the limit.
+constexpr size_t kFirstBytes = 2 << 10;
+
 // Null where the slot has none.
 Magazine* MagazineOf(const SiteSlot& slot) {
   if (slot.blocks == site_cache_internal::no_blocks.slots) return nullptr;
@@ -73,9 +77,11 @@ void Clear(SiteSlot& slot) {
 }  // namespace
 
 bool SiteSlot::Grow(uint32_t most) {
+  const bool is_first = most * ClassSize(twin) <= kFirstBytes;
+  if (!is_first) thread_cache.JoinBudget();
   const size_t bytes = (most - capacity()) * ClassSize(twin);
-  if (capacity() == 0 ? !cache_budget.TakeFirst(bytes)
-                      : !cache_budget.TakeForThread(bytes)) {
+  if (is_first ? !cache_budget.TakeFirst(bytes)
+               : !cache_budget.TakeForThread(bytes)) {
     return false;
   }
   Magazine* const before = MagazineOf(*this);

@@ -14,7 +14,7 @@ namespace {
 // The tag of a block of a twin; ends the program when none begins there.
 std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
   auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  return slab->TagOf(twin, slab->IndexOf(block));
+  return slab->TagOf(twin, slab->IndexOf(twin, block));
 }
 
 // Takes free blocks of one owner, which have its tag: to its depot, or else to
@@ -32,6 +32,12 @@ void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
 }
 
 void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
+  // Mostly all of them are an owner's, or none.
+  if (std::all_of(blocks, blocks + count, [](const void* block) {
+        return arena.OwnerOf(block) != 0;
+      })) {
+    return ToOwner(twin, blocks, count);
+  }
   void* owned[SiteSlot::kBlocks];
   uint32_t owned_count = 0;
   for (uint32_t i = 0; i < count; ++i) {
