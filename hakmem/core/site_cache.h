@@ -15,6 +15,11 @@
 // reader of the cells alone is never far off, and with the slots of all threads
 // added it is exact.
 //
+// What an owner's slots have too much of or too little they exchange over its
+// depot (CachedPool::StoreOwned()), with the tags that the blocks have. A
+// thread that ends leaves the whole table, counts flushed, to the next thread
+// that needs one.
+//
 // An age is taken of the blocks that come by the slow path: those get a tag
 // with a date, which the fast path of free does not know. Blocks of more than
 // kMaxTinySize bytes all come that way: their slots have no room, and only
@@ -215,7 +220,7 @@ class SiteCache {
   static constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
 
   static constexpr size_t LastIndex(uintptr_t id) {
-    return (id * 0x9E3779B97F4A7C15u) >> 56;
+    return (static_cast<uint32_t>(id) * 0x9E3779B1u) >> 24;
   }
 
   // So many slots are the pairs of one site and a next one's apart: more than a

@@ -28,8 +28,8 @@ namespace hakmem {
 //  4. A page that is marked purged holds no part of a live block, and was
 //     returned to the system since it last did.
 //  5. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
-//     exactly while the program does not have the block. The sweep alone comes
-//     beside, and changes no more than a birth.
+//     exactly while neither the program has the block nor a site's slot or
+//     depot. The sweep alone comes beside, and changes no more than a birth.
 struct Slab : Span {
   uint16_t blocks;
   uint16_t free_count;

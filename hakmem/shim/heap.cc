@@ -186,11 +186,14 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   const uint32_t mark = thread_cache.mark();
+  // First where every allocation comes here.
+  if (mark == ThreadCache::kByCaller) {
+    void* const block = AllocateTinyByCaller(size, caller);
+    return block != nullptr ? block : AllocateMarked(size, 1, caller);
+  }
   if (mark == ThreadCache::kNotMarked) return AllocateMissedSmall(size);
   if (mark == ThreadCache::kBySample) return AllocateSampledSmall(size, caller);
-  void* const block = mark == ThreadCache::kByCaller
-                          ? AllocateTinyByCaller(size, caller)
-                          : AllocateTiny(size, mark);
+  void* const block = AllocateTiny(size, mark);
   return block != nullptr ? block : AllocateMarked(size, 1, caller);
 }
 

@@ -3,10 +3,10 @@
 //
 // A tracked block comes from the twin of its class (size_class.h), and up to
 // 1 KiB by way of a slot of this thread's (site_cache.h). The slot of a pair
-// that is busy fills from slabs that are the pair's own (locked_pool.h), any
-// other from the twin's bin. The fast paths stand in this header: whatever they
-// do not find leads to the same call's slow path, from the beginning and with
-// nothing changed.
+// that is busy fills from a depot and from slabs that are the pair's own
+// (locked_pool.h), any other from the twin's bin. The fast paths stand in this
+// header: whatever they do not find leads to the same call's slow path, from
+// the beginning and with nothing changed.
 
 #ifndef HAKMEM_SHIM_TRACKED_H_
 #define HAKMEM_SHIM_TRACKED_H_
