@@ -239,7 +239,10 @@ void SiteCache::Unpark() {
   SiteCache before;
   // Who waits for a lock may allocate, and have come here in between: there may
   // be more before than there was when this was called.
-  if (ThreadCache::UnparkSites(*this, before)) before.Retire();
+  if (!ThreadCache::UnparkSites(*this, before)) return;
+  // What it has been idle for is not to be held against it.
+  flushed_ = tag_clock.tick();
+  before.Retire();
 }
 
 SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,

@@ -31,6 +31,7 @@ void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
   BackendOf(twin).FreeBatch(twin, blocks, count);
 }
 
+// Takes free blocks of a twin, which have the tag of one site.
 void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
   // Mostly all of them are an owner's, or none.
   if (std::all_of(blocks, blocks + count, [](const void* block) {
@@ -188,7 +189,10 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
       *slot->top++ = blocks[put];
     }
   }
-  if (put != count) ToHeap(twin, blocks + put, count - put);
+  // They have no tag, and so are nothing for the depot.
+  if (put != count) {
+    BackendOf(twin).FreeBatch(twin, blocks + put, count - put);
+  }
   return slot;
 }
 
@@ -241,6 +245,7 @@ void UntrackBlock(SizeClass twin, Tag tag) {
   uint32_t site = SiteOf(tag);
   SiteSlot* const slot = SlotFor(&site, twin);
   if (slot == nullptr) {
+    const ErrnoKeeper keeper;
     AddAge(tag);
     AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 0, 1);
   } else {
