@@ -266,6 +266,20 @@ TEST_F(BusySitesTest, DepotsAreCounted) {
   EXPECT_EQ(hak_sites_check(), 0);
 }
 
+TEST_F(BusySitesTest, WhatSlotsHoldCountsAsCached) {
+  MakeBusy(64);
+  hak_release_memory(0);
+  hak_stats before, after;
+  ASSERT_EQ(hak_stats_get(&before, sizeof(before)), 0);
+  void* blocks[40];
+  for (void*& block : blocks) block = hak_alloc_at(64, sites[0]);
+  for (void* const block : blocks) free(block);
+  ASSERT_EQ(hak_stats_get(&after, sizeof(after)), 0);
+  if (after.pools[0].cached == 0) GTEST_SKIP() << "nothing is cached";
+  EXPECT_GE(after.thread_cache_bytes, before.thread_cache_bytes + 32 * 64);
+  EXPECT_LE(after.live_bytes, before.live_bytes + 8 * 64);
+}
+
 // Threads leave their slots to each other.
 TEST_F(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
   MakeBusy(96);
