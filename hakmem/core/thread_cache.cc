@@ -84,16 +84,19 @@ class ThreadRegistry {
   }
 
   // Puts one that was parked, or only a stale one, in the place of `cache`,
-  // whose contents go to `before`. False, and the others are stale, when there
-  // is none.
+  // whose contents go to `before`. False, and the others are stale from then
+  // on, when there is none.
   bool UnparkSites(SiteCache& cache, bool stale_only, SiteCache& before) {
     MutexLock lock(mu_);
     for (uint32_t i = parked_sites_count_; i-- > 0;) {
       ParkedSites& parked = parked_sites_[i];
-      if (stale_only && !std::exchange(parked.stale, true)) continue;
+      if (stale_only && !parked.stale) continue;
       before = std::exchange(cache, parked.cache);
       parked = parked_sites_[--parked_sites_count_];
       return true;
+    }
+    for (uint32_t i = 0; i < parked_sites_count_; ++i) {
+      parked_sites_[i].stale = true;
     }
     return false;
   }

@@ -191,6 +191,7 @@ class ThreadCache {
     return true;
   }
 
+  // Whether this thread has bins.
   bool is_active() const {
     return state_ == State::kActive || state_ == State::kBusy;
   }
