@@ -511,10 +511,9 @@ size_t CachedPool::DepotBytes() const {
     bytes +=
         depots_[number].blocks() * ClassSize(geometry().ClassOfBin(number));
   }
-  backend_.ForEachDepotOfOwner(
-      [&bytes](const Depot& depot, SizeClass twin) {
-        bytes += depot.blocks() * ClassSize(twin);
-      });
+  backend_.ForEachDepotOfOwner([&bytes](const Depot& depot, SizeClass twin) {
+    bytes += depot.blocks() * ClassSize(twin);
+  });
   return bytes;
 }
 

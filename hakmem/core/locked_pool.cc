@@ -42,8 +42,8 @@ void LockedPool::ForEachState(Fn fn) {
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     fn(classes_[i], geometry_.ClassOfBin(i));
   }
-  for (Owner* owner = owners_.load(std::memory_order_relaxed);
-       owner != nullptr; owner = owner->next) {
+  for (Owner* owner = owners_.load(std::memory_order_relaxed); owner != nullptr;
+       owner = owner->next) {
     fn(owner->state, owner->twin);
   }
 }
