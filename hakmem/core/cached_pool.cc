@@ -36,6 +36,10 @@ constexpr uint64_t kMostWork = 32 << 10;
 // class that the program has stopped using is soon found.
 constexpr int kReviewShift = 18;
 
+// Fewer blocks of an owner than this go to their slabs: who comes to a depot is
+// to find more there than crumbs.
+constexpr uint32_t kLeastStored = 8;
+
 // After this much work a thread gives up the bins that it has not touched since
 // the last time.
 constexpr int kTrimShift = 23;
@@ -184,6 +188,11 @@ void CachedPool::ReviewNext() {
     pool->Drain(size_class, pool->depot(size_class).Review());
     const SizeClass twin = TwinOf(size_class);
     pool->Drain(twin, pool->depot(twin).Review());
+    // Owners have their turn together, with the first class.
+    if (size_class != pool->geometry().first_class) continue;
+    pool->backend_.ForEachDepotOfOwner([pool](Depot& depot, SizeClass twin) {
+      pool->DrainOwned(depot, twin, depot.Review());
+    });
   }
 }
 
@@ -445,12 +454,66 @@ uint32_t CachedPool::Drain(SizeClass size_class, uint32_t magazines) {
   return blocks;
 }
 
+bool CachedPool::StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
+                            void* const* blocks, uint32_t count) {
+  if (count < kLeastStored) return false;
+  const size_t bytes = count * ClassSize(twin);
+  if (!cache_budget.TakeForDepot(bytes)) return false;
+  Magazine* const magazine = cache.GetMagazine(MagazineFamilyFor(count));
+  if (magazine == nullptr) {
+    cache_budget.Return(bytes);
+    return false;
+  }
+  std::copy_n(blocks, count, magazine->slots);
+  magazine->count = static_cast<uint16_t>(count);
+  LockedPool::DepotOf(owner).Push(magazine);
+  return true;
+}
+
+uint32_t CachedPool::LoadOwned(ThreadCache& cache, uint32_t owner,
+                               SizeClass twin, void** out, uint32_t most) {
+  Depot& depot = LockedPool::DepotOf(owner);
+  Magazine* const magazine = depot.Pop();
+  if (magazine == nullptr) return 0;
+  const uint32_t taken = std::min<uint32_t>(magazine->count, most);
+  magazine->count = static_cast<uint16_t>(magazine->count - taken);
+  std::copy_n(magazine->slots + magazine->count, taken, out);
+  cache_budget.Return(taken * ClassSize(twin));
+  if (magazine->count != 0) {
+    depot.Push(magazine);
+  } else {
+    cache.PutMagazine(magazine);
+  }
+  return taken;
+}
+
+// As Drain(), for an owner's depot.
+uint32_t CachedPool::DrainOwned(Depot& depot, SizeClass twin,
+                                uint32_t magazines) {
+  uint32_t blocks = 0;
+  for (; magazines != 0; --magazines) {
+    Magazine* const magazine = depot.Pop();
+    if (magazine == nullptr) break;
+    blocks += magazine->count;
+    cache_budget.Return(BytesOf(twin, magazine));
+    for (uint32_t i = 0; i < magazine->count; ++i) {
+      Slab::TagOfKnown(magazine->slots[i], twin)
+          .store(kNoTag, std::memory_order_relaxed);
+    }
+    Discard(twin, magazine, false);
+  }
+  return blocks;
+}
+
 size_t CachedPool::DepotBytes() const {
   size_t bytes = 0;
   for (SizeClass number = 0; number < geometry().bins(); ++number) {
     bytes +=
         depots_[number].blocks() * ClassSize(geometry().ClassOfBin(number));
   }
+  backend_.ForEachDepotOfOwner([&bytes](const Depot& depot, SizeClass twin) {
+    bytes += depot.blocks() * ClassSize(twin);
+  });
   return bytes;
 }
 
@@ -460,6 +523,9 @@ size_t CachedPool::DrainDepots() {
     const SizeClass c = geometry().ClassOfBin(bin);
     blocks += Drain(c, UINT32_MAX);
   }
+  backend_.ForEachDepotOfOwner([this, &blocks](Depot& depot, SizeClass twin) {
+    blocks += DrainOwned(depot, twin, UINT32_MAX);
+  });
   return blocks;
 }
 

@@ -52,6 +52,17 @@ class CachedPool {
   // Bytes of the blocks that wait in the depots.
   size_t DepotBytes() const;
 
+  // Puts free blocks of an owner (locked_pool.h), which have its tag, into its
+  // depot. False, and nothing done, when they are too few to be worth it or the
+  // depots have enough.
+  bool StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
+                  void* const* blocks, uint32_t count);
+
+  // Takes up to `most` such blocks from there, and writes them to out[0...].
+  // Says how many.
+  uint32_t LoadOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
+                     void** out, uint32_t most);
+
   // Does, for the pools that have bins anywhere, what time has brought due since
   // anybody last called it: each class's depot gives what nobody came for back
   // to the slabs, slabs and arena give up what nobody wanted. `now` is
@@ -79,6 +90,7 @@ class CachedPool {
   void TrimBin(ThreadCache& cache, SizeClass size_class);
   void FlushBin(ThreadCache& cache, SizeClass size_class, bool worth_keeping);
   uint32_t Drain(SizeClass size_class, uint32_t magazines);
+  uint32_t DrainOwned(Depot& depot, SizeClass twin, uint32_t magazines);
   static void CountWork(ThreadCache& cache, SizeClass size_class);
   static void ReviewNext();
   SizeClass NextInTurn();

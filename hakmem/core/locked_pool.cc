@@ -42,7 +42,8 @@ void LockedPool::ForEachState(Fn fn) {
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     fn(classes_[i], geometry_.ClassOfBin(i));
   }
-  for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+  for (Owner* owner = owners_.load(std::memory_order_relaxed); owner != nullptr;
+       owner = owner->next) {
     fn(owner->state, owner->twin);
   }
 }
@@ -176,7 +177,8 @@ size_t LockedPool::PurgeLocked(size_t pages) {
       }
     }
     if (bucket < kFirstPurgedBucket) continue;
-    for (Owner* owner = owners_; owner != nullptr; owner = owner->next) {
+    for (Owner* owner = owners_.load(std::memory_order_relaxed);
+         owner != nullptr; owner = owner->next) {
       if (!PurgeList(owner->state, bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }
@@ -253,8 +255,14 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
       (sizeof(Owner) + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
   void* const memory = arena.metadata().Allocate(kBytes);
   if (memory == nullptr) return;
-  owners_ = new (memory)
-      Owner{.state = {}, .next = owners_, .twin = twin, .key = key};
+  Owner* const owner =
+      new (memory) Owner{.depot = {},
+                         .state = {},
+                         .next = owners_.load(std::memory_order_relaxed),
+                         .twin = twin,
+                         .key = key};
+  HelgrindIgnore(&owner->depot, sizeof(owner->depot));
+  owners_.store(owner, std::memory_order_release);
   number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
+#include "hakmem/core/depot.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/pool_geometry.h"
@@ -67,6 +68,19 @@ class LockedPool {
   uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // What threads exchange an owner's free blocks over. Those there have the
+  // owner's tag; see CachedPool::StoreOwned().
+  static Depot& DepotOf(uint32_t owner) { return OwnerOf(owner)->depot; }
+
+  // Calls fn(depot, twin) for all owners. Takes no lock.
+  template <typename Fn>
+  void ForEachDepotOfOwner(Fn fn) const {
+    for (Owner* owner = owners_.load(std::memory_order_acquire);
+         owner != nullptr; owner = owner->next) {
+      fn(owner->depot, owner->twin);
+    }
+  }
+
   // Gives the arena all slabs that have no block in use. Says how many bytes.
   size_t ReleaseEmptySlabs() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -109,6 +123,12 @@ class LockedPool {
   LockedPool& backend() { return *this; }
   size_t DrainDepots() { return 0; }
   size_t DepotBytes() const { return 0; }
+  bool StoreOwned(ThreadCache&, uint32_t, SizeClass, void* const*, uint32_t) {
+    return false;
+  }
+  uint32_t LoadOwned(ThreadCache&, uint32_t, SizeClass, void**, uint32_t) {
+    return 0;
+  }
 
  private:
   // Partly used slabs stand in lists by how full they are, in eighths, so that
@@ -129,7 +149,8 @@ class LockedPool {
 
   // In metadata, and never given back.
   struct Owner {
-    ClassState state;
+    Depot depot;
+    ClassState state;  // under mu_
     Owner* next;
     SizeClass twin;
     uint32_t key;
@@ -178,7 +199,7 @@ class LockedPool {
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
   size_t own_dirty_pages_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<ClassState, kMaxPoolBins> classes_ ABSL_GUARDED_BY(mu_){};
-  Owner* owners_ ABSL_GUARDED_BY(mu_) = nullptr;
+  std::atomic<Owner*> owners_{nullptr};  // changes under mu_
 };
 
 }  // namespace hakmem

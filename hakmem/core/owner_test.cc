@@ -130,6 +130,84 @@ TEST(OwnerTest, FreePagesOfItsSlabsArePurged) {
   Free(kTwin, kept);
 }
 
+std::vector<Tag> TagsOf(SizeClass twin, const std::vector<void*>& blocks) {
+  std::vector<Tag> tags;
+  for (void* const block : blocks) {
+    tags.push_back(Slab::TagOfKnown(block, twin).load());
+  }
+  return tags;
+}
+
+void SetTags(SizeClass twin, const std::vector<void*>& blocks, Tag tag) {
+  for (void* const block : blocks) {
+    Slab::TagOfKnown(block, twin).store(tag);
+  }
+}
+
+TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
+  CachedPool cached(pool);
+  const TestOwner owner(5, kTwin);
+  const TestOwner other(6, kTwin);
+  const int64_t budget = cache_budget.used();
+  std::vector<void*> blocks = owner.Allocate(40);
+  SetTags(kTwin, blocks, 5);
+  const auto store = [&](size_t from, uint32_t count) {
+    return cached.StoreOwned(thread_cache, owner.number, kTwin,
+                             blocks.data() + from, count);
+  };
+  // A few are not worth it.
+  EXPECT_FALSE(store(0, 1));
+  EXPECT_EQ(cached.DepotBytes(), 0u);
+  ASSERT_TRUE(store(0, 10));
+  ASSERT_TRUE(store(10, 30));
+  EXPECT_EQ(cached.DepotBytes(), 40 * ClassSize(kTwin));
+  EXPECT_EQ(LockedPool::DepotOf(owner.number).blocks(), 40u);
+  EXPECT_EQ(LockedPool::DepotOf(other.number).blocks(), 0u);
+  EXPECT_EQ(cache_budget.used() - budget,
+            static_cast<int64_t>(40 * ClassSize(kTwin)));
+  // They come in any parts, with their tags, and each of them once.
+  std::vector<void*> back(64);
+  EXPECT_EQ(cached.LoadOwned(thread_cache, other.number, kTwin, back.data(), 5),
+            0u);
+  uint32_t count = 0;
+  for (const uint32_t most : {7, 64, 1, 64, 64}) {
+    count += cached.LoadOwned(thread_cache, owner.number, kTwin,
+                              back.data() + count, most);
+  }
+  ASSERT_EQ(count, 40u);
+  back.resize(count);
+  EXPECT_EQ(TagsOf(kTwin, back), std::vector<Tag>(40, 5));
+  std::sort(back.begin(), back.end());
+  std::sort(blocks.begin(), blocks.end());
+  EXPECT_EQ(back, blocks);
+  EXPECT_EQ(cached.DepotBytes(), 0u);
+  EXPECT_EQ(cache_budget.used(), budget);
+  SetTags(kTwin, blocks, kNoTag);
+  Free(kTwin, blocks);
+}
+
+TEST(OwnerTest, ADrainedDepotsBlocksAreFree) {
+  CachedPool cached(pool);
+  const TestOwner owner(7, kTwin);
+  const int64_t budget = cache_budget.used();
+  const std::vector<void*> blocks = owner.Allocate(60);
+  SetTags(kTwin, blocks, 7);
+  ASSERT_TRUE(
+      cached.StoreOwned(thread_cache, owner.number, kTwin, blocks.data(), 40));
+  EXPECT_EQ(cached.DrainDepots(), 40u);
+  EXPECT_EQ(cached.DrainDepots(), 0u);
+  EXPECT_EQ(cached.DepotBytes(), 0u);
+  EXPECT_EQ(cache_budget.used(), budget);
+  EXPECT_EQ(pool.GetUsage().taken_bytes, 20 * ClassSize(kTwin));
+  std::vector<Tag> tags(60, 7);
+  std::fill_n(tags.begin(), 40, kNoTag);
+  EXPECT_EQ(TagsOf(kTwin, blocks), tags);
+  const std::vector<void*> rest(blocks.begin() + 40, blocks.end());
+  SetTags(kTwin, rest, kNoTag);
+  Free(kTwin, rest);
+  EXPECT_EQ(pool.GetUsage().taken_bytes, 0u);
+}
+
 TEST(OwnerTest, ThreadsShareIt) {
   const TestOwner owner(4, kTwin);
   std::vector<std::thread> threads;

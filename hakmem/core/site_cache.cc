@@ -31,6 +31,7 @@ constinit SiteSlot no_slot = {.id = 0,
                               .cell = 0,
                               .blocks = no_blocks.slots,
                               .twin = kNoClass,
+                              .young = 0,
                               .loose = SiteSlot::kNoLoose};
 
 }  // namespace site_cache_internal
@@ -45,14 +46,14 @@ constexpr uint32_t kMostSlots = 1024;
 constexpr uint32_t kMissesToGrow = 64;
 constexpr uint32_t kRareMiss = 4;
 
-// Bytes by which a slot may differ from its cell.
-constexpr int64_t kMostBytes = 64 << 10;
-
-// What a thread has counted is not older than this for who looks from outside,
-// where it comes to a slow path meanwhile: a quarter of a second, in ticks.
-constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
-
 constexpr uint32_t kLastIds = 256;
+
+// What a slot may hold where caches have enough already, as the first blocks of
+// a bin; and what it may hold without its thread sharing the limit. A thread
+// that starts another and waits for it has some slots of a few KiB: where it
+// counted, growing strings for callers had a tenth more resident.
+constexpr size_t kFirstBytes = 2 << 10;
+constexpr size_t kMostAlone = 4 << 10;
 
 // Null where the slot has none.
 Magazine* MagazineOf(const SiteSlot& slot) {
@@ -79,9 +80,11 @@ void Clear(SiteSlot& slot) {
 }  // namespace
 
 bool SiteSlot::Grow(uint32_t most) {
+  const bool is_first = most * ClassSize(twin) <= kFirstBytes;
+  if (most * ClassSize(twin) > kMostAlone) thread_cache.JoinBudget();
   const size_t bytes = (most - capacity()) * ClassSize(twin);
-  if (capacity() == 0 ? !cache_budget.TakeFirst(bytes)
-                      : !cache_budget.TakeForThread(bytes)) {
+  if (is_first ? !cache_budget.TakeFirst(bytes)
+               : !cache_budget.TakeForThread(bytes)) {
     return false;
   }
   Magazine* const before = MagazineOf(*this);
@@ -108,7 +111,12 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
     const SiteSlot& shared) {
   const volatile SiteSlot& slot = shared;
   if (slot.id == 0)
-    return {.site = kNoSite, .cell = 0, .allocs = 0, .frees = 0, .held = 0};
+    return {.site = kNoSite,
+            .cell = 0,
+            .allocs = 0,
+            .young = 0,
+            .frees = 0,
+            .held = 0};
   const uint32_t allocs = SiteSlot::kPeriod - slot.left;
   // Of a slot that has changed its magazine meanwhile, some number.
   const int64_t held = std::clamp<int64_t>(slot.top - slot.blocks, 0,
@@ -117,6 +125,7 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
   return {.site = SiteOf(slot.tag),
           .cell = slot.cell,
           .allocs = allocs,
+          .young = slot.young,
           .frees = allocs - live,
           .held = held};
 }
@@ -130,15 +139,10 @@ void SiteCache::Flush(SiteSlot& slot) {
   if (allocs != 0 || frees != 0) {
     AddToCell(SiteTable::Cell(slot.cell), allocs, frees);
   }
-}
-
-void SiteCache::LookAfter(SiteSlot* slot) {
-  const int64_t bytes = (int64_t{slot->live()} - slot->flushed) *
-                        static_cast<int64_t>(ClassSize(slot->twin));
-  if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
-  tag_clock.Advance();
-  ++loads_;
-  if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
+  if (slot.young == 0) return;
+  SiteTable::Record(SiteOf(slot.tag))
+      .ages[0]
+      .fetch_add(std::exchange(slot.young, 0), std::memory_order_relaxed);
 }
 
 // Takes the free blocks out of a slot, and the room for them.
@@ -177,6 +181,7 @@ void SiteCache::Evict(SiteSlot& slot) {
 // Also takes the free blocks from the slots that have handed out none since the
 // last time.
 void SiteCache::FlushAll() {
+  const ErrnoKeeper keeper;
   flushed_ = tag_clock.tick();
   for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
     SiteSlot& slot = slots_[i];
@@ -222,6 +227,27 @@ bool SiteCache::MakeTable(uint32_t slots) {
   return true;
 }
 
+bool SiteCache::FlushCounts() {
+  if (mask_ == 0) return false;
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    if (slots_[i].id != 0) Flush(slots_[i]);
+  }
+  return true;
+}
+
+// Goes on with what an ended thread has left, if any: its slots with their
+// blocks, and what it has looked up. Threads that live for a short time would
+// do little but set that up otherwise.
+void SiteCache::Unpark() {
+  SiteCache before;
+  // Who waits for a lock may allocate, and have come here in between: there may
+  // be more before than there was when this was called.
+  if (!ThreadCache::UnparkSites(*this, before)) return;
+  // What it has been idle for is not to be held against it.
+  flushed_ = tag_clock.tick();
+  before.Retire();
+}
+
 SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
                           GiveBack give_back) {
   if (SiteSlot* const slot = SlotAt(*site, twin);
@@ -229,7 +255,11 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
     return slot;
   }
   give_back_ = give_back;
-  if (mask_ == 0 && (!may_keep || !MakeTable(kFirstSlots))) return nullptr;
+  if (mask_ == 0) {
+    if (!may_keep) return nullptr;
+    Unpark();
+    if (mask_ == 0 && !MakeTable(kFirstSlots)) return nullptr;
+  }
   const uint32_t cell = site_table.CellOf(site, PlainOf(twin));
   const uintptr_t id = SiteTable::IdOf(*site);
   for (;;) {
@@ -241,7 +271,7 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
             PlainOf(twin) <= kLastTinyClass ? KeyOf(*site, twin) : kNoKey;
         slot->tag = slot->loose = *site;
         slot->cell = cell;
-        slot->twin = twin;
+        slot->twin = static_cast<uint16_t>(twin);
       });
       return slot;
     }
@@ -258,25 +288,28 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
 }
 
 uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
-  if (last_ids_ == nullptr && may_keep && arena.EnsureReady()) {
+  LastId*& known = kind == SiteKind::kCaller ? last_callers_ : last_numbers_;
+  if (known == nullptr && mask_ == 0 && may_keep) Unpark();
+  if (known == nullptr && may_keep && arena.EnsureReady()) {
     void* const memory = arena.metadata().Allocate(kLastIds * sizeof(LastId));
     if (memory != nullptr) {
-      last_ids_ = static_cast<LastId*>(memory);
-      std::fill_n(last_ids_, kLastIds, LastId{0, 0, SiteKind::kOther});
+      known = static_cast<LastId*>(memory);
+      std::fill_n(known, kLastIds, LastId{0, kNoSite, 0});
     }
   }
-  if (last_ids_ == nullptr) return site_table.Find(kind, id);
-  LastId& last = last_ids_[LastIndex(id)];
-  if (last.id == id && last.kind == kind) return last.site;
+  if (known == nullptr) return site_table.Find(kind, id);
+  LastId& last = known[LastIndex(id)];
+  if (last.id == id && last.site != kNoSite) return last.site;
   const uint32_t site = site_table.Find(kind, id);
-  if (site != kNoSite) last = {id, site, kind};
+  if (site != kNoSite) last = {id, site, KeyOf(site, 0)};
   return site;
 }
 
 void SiteCache::Retire() {
-  if (last_ids_ != nullptr) {
-    arena.metadata().Free(last_ids_, kLastIds * sizeof(LastId));
-    last_ids_ = nullptr;
+  for (LastId** const known : {&last_callers_, &last_numbers_}) {
+    if (*known == nullptr) continue;
+    arena.metadata().Free(*known, kLastIds * sizeof(LastId));
+    *known = nullptr;
   }
   if (mask_ == 0) return;
   SiteSlot* slots = &site_cache_internal::no_slot;

@@ -15,8 +15,15 @@
 // reader of the cells alone is never far off, and with the slots of all threads
 // added it is exact.
 //
+// What an owner's slots have too much of or too little they exchange over its
+// depot (CachedPool::StoreOwned()), with the tags that the blocks have. A
+// thread that ends leaves the whole table, counts flushed, to the next thread
+// that needs one.
+//
 // An age is taken of the blocks that come by the slow path: those get a tag
-// with a date, which the fast path of free does not know.
+// with a date, which the fast path of free does not know. Blocks of more than
+// kMaxTinySize bytes all come that way: their slots have no room, and only
+// count.
 
 #ifndef HAKMEM_CORE_SITE_CACHE_H_
 #define HAKMEM_CORE_SITE_CACHE_H_
@@ -60,13 +67,26 @@ struct alignas(64) SiteSlot {
   int32_t flushed;  // live() at the last flush
   uint32_t cell;
   void** blocks;
-  SizeClass twin;
+  uint16_t twin;
+  uint16_t young;  // frees of blocks of the first bucket of ages
   Tag loose;  // of the blocks that come here from no owner's slabs: as tag, but
               // kNoLoose once the pair is an owner
 
   int32_t held() const { return static_cast<int32_t>(top - blocks); }
   int32_t live() const { return given - held(); }
   uint32_t capacity() const { return static_cast<uint32_t>(limit - blocks); }
+
+  // Counts the age of a block with this tag that is gone, if it has a birth.
+  // The first bucket has nearly all where blocks come and go fast, and its
+  // count is everybody's.
+  void AddAge(Tag was) {
+    if (!HasBirth(was)) return;
+    if (young != UINT16_MAX && AgeBucket(was, tag_clock.now()) == 0) {
+      ++young;
+    } else {
+      hakmem::AddAge(was);
+    }
+  }
 
   // Makes room for `most` blocks, at most kBlocks and more than there is room
   // for. False, and nothing changed, when the caches of all threads have enough
@@ -132,19 +152,31 @@ class SiteCache {
   SiteSlot* Load(uint32_t* site, SizeClass twin, bool may_keep,
                  GiveBack give_back);
 
-  // After something was counted in the slot, at the end of a slow path: lets
-  // the clock go on, and flushes what is due. May call `give_back`, and empty
-  // any slot.
-  void LookAfter(SiteSlot* slot);
+  // After something was counted in the slot, at the end of a slow path: flushes
+  // what is due. May call `give_back`, and empty any slot.
+  void LookAfter(SiteSlot* slot) {
+    const int64_t bytes = (int64_t{slot->live()} - slot->flushed) *
+                          static_cast<int64_t>(ClassSize(slot->twin));
+    if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
+    ++loads_;
+    if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
+  }
 
   // The site of an id that is no record's address, by the last ones looked up.
   uint32_t Find(SiteKind kind, uintptr_t id, bool may_keep);
 
-  // The same where it was one of those; else kNoSite.
-  uint32_t FindLast(SiteKind kind, uintptr_t id) const {
-    if (last_ids_ == nullptr) return kNoSite;
-    const LastId& last = last_ids_[LastIndex(id)];
-    return last.id == id && last.kind == kind ? last.site : kNoSite;
+  // A site that was looked up, and KeyOfId() of it for a twin of offset 0.
+  struct LastId {
+    uintptr_t id;
+    uint32_t site;
+    uint32_t key;
+  };
+
+  // The same of a caller where it was one of those; else null.
+  const LastId* LastCaller(uintptr_t id) const {
+    if (last_callers_ == nullptr) return nullptr;
+    const LastId& last = last_callers_[LastIndex(id)];
+    return last.id == id ? &last : nullptr;
   }
 
   // Gives the free blocks of all slots back.
@@ -152,6 +184,9 @@ class SiteCache {
 
   // What the slot has counted goes to its cell.
   static void Flush(SiteSlot& slot);
+
+  // Flush() for all slots. False when there are none.
+  bool FlushCounts();
 
   // Gives all blocks back, adds all that was counted, and has no slots again.
   void Retire();
@@ -161,6 +196,7 @@ class SiteCache {
     uint32_t site;
     uint32_t cell;
     uint32_t allocs;  // since the last flush
+    uint32_t young;
     int64_t frees;
     int64_t held;
   };
@@ -175,14 +211,16 @@ class SiteCache {
   }
 
  private:
-  struct LastId {
-    uintptr_t id;
-    uint32_t site;
-    SiteKind kind;
-  };
+  // Bytes by which a slot may differ from its cell.
+  static constexpr int64_t kMostBytes = 64 << 10;
+
+  // What a thread has counted is not older than this for who looks from
+  // outside, where it comes to a slow path meanwhile: a quarter of a second, in
+  // ticks.
+  static constexpr uint64_t kFlushTicks = 250 / kTickMilliseconds;
 
   static constexpr size_t LastIndex(uintptr_t id) {
-    return (id * 0x9E3779B97F4A7C15u) >> 56;
+    return (static_cast<uint32_t>(id) * 0x9E3779B1u) >> 24;
   }
 
   // So many slots are the pairs of one site and a next one's apart: more than a
@@ -206,6 +244,7 @@ class SiteCache {
   void Return(SiteSlot& slot);
   void Evict(SiteSlot& slot);
   bool MakeTable(uint32_t slots);
+  void Unpark();
 
   SiteSlot* slots_ = &site_cache_internal::no_slot;
   uint32_t mask_ = 0;     // of an offset in bytes
@@ -213,7 +252,8 @@ class SiteCache {
   uint32_t loads_ = 0;    // slow paths since then
   uint64_t flushed_ = 0;  // tick of the last FlushAll()
   GiveBack give_back_ = nullptr;
-  LastId* last_ids_ = nullptr;
+  LastId* last_callers_ = nullptr;
+  LastId* last_numbers_ = nullptr;
 };
 
 }  // namespace hakmem

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "hakmem/core/locked_pool.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/site_cache.h"
 #include "hakmem/core/thread_cache.h"
@@ -59,6 +60,7 @@ SiteSums SumSite(uint32_t site) {
   }
   ForEachSlot([&sums, site](const SiteCache::Counted& counted) {
     if (counted.site != site) return;
+    sums.ages[0] += counted.young;
     AddCounts(SiteTable::Cell(counted.cell), counted.allocs,
               static_cast<uint64_t>(counted.frees), 0, 0, sums);
   });
@@ -79,6 +81,7 @@ SiteSnapshot::SiteSnapshot() : sites_(SiteTable::count()), cells_(CellCount()) {
     counts.allocs += counted.allocs;
     counts.frees += static_cast<uint64_t>(counted.frees);
     counts.held += static_cast<uint64_t>(counted.held);
+    if (counted.site < sites_) ages_[counted.site].frees[0] += counted.young;
   });
   for (uint32_t i = 0; i < cells_; ++i) {
     const ObservedCell& cell = SiteTable::Cell(i);
@@ -86,11 +89,13 @@ SiteSnapshot::SiteSnapshot() : sites_(SiteTable::count()), cells_(CellCount()) {
     counts_[i].frees += Read(cell.frees);
     counts_[i].alloc_bytes += Read(cell.alloc_bytes);
     counts_[i].free_bytes += Read(cell.free_bytes);
+    const uint32_t owner = cell.owner.load(std::memory_order_acquire);
+    if (owner != 0) counts_[i].held += LockedPool::DepotOf(owner).blocks();
   }
   for (uint32_t site = 0; site < sites_; ++site) {
     const ObservedSite& record = SiteTable::Record(site);
     for (uint32_t age = 0; age < kAgeBuckets; ++age) {
-      ages_[site].frees[age] = Read(record.ages[age]);
+      ages_[site].frees[age] += Read(record.ages[age]);
     }
   }
 }

@@ -22,7 +22,8 @@ struct SiteSums {
   uint64_t free_bytes = 0;
   uint64_t sizes[kSizeBuckets] = {};  // allocs
   uint64_t ages[kAgeBuckets] = {};    // of frees, as far as they are known
-  // Of a snapshot: free blocks with the site's tag, in threads' slots.
+  // Of a snapshot: free blocks with the site's tag, in threads' slots and in
+  // depots.
   uint64_t held_bytes = 0;
 
   // Where others go on meanwhile, a free may be seen before its allocation.

@@ -171,14 +171,8 @@ void** Slab::TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end) {
   return slot;
 }
 
-uint32_t Slab::IndexOf(const void* address) const {
-  const auto offset = static_cast<size_t>(static_cast<const char*>(address) -
-                                          arena.AddressOf(start));
-  const uint32_t index = BlockIndex(size_class, offset);
-  if (index >= blocks || index * ClassSize(size_class) != offset) [[unlikely]] {
-    Die("pointer into the middle of a block,", address);
-  }
-  return index;
+void Slab::DieWithin(const void* address) {
+  Die("pointer into the middle of a block,", address);
 }
 
 void Slab::Put(void* block) {

@@ -28,8 +28,8 @@ namespace hakmem {
 //  4. A page that is marked purged holds no part of a live block, and was
 //     returned to the system since it last did.
 //  5. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
-//     exactly while the program does not have the block. The sweep alone comes
-//     beside, and changes no more than a birth.
+//     exactly while neither the program has the block nor a site's slot or
+//     depot. The sweep alone comes beside, and changes no more than a birth.
 struct Slab : Span {
   uint16_t blocks;
   uint16_t free_count;
@@ -82,7 +82,20 @@ struct Slab : Span {
 
   // The number of the block that begins at `address`. Ends the program when
   // none does.
-  uint32_t IndexOf(const void* address) const;
+  uint32_t IndexOf(const void* address) const {
+    return IndexOf(size_class, address);
+  }
+  // The same where the slab's class is known.
+  uint32_t IndexOf(SizeClass known_class, const void* address) const {
+    const auto offset = static_cast<size_t>(static_cast<const char*>(address) -
+                                            arena.AddressOf(start));
+    const uint32_t index = BlockIndex(known_class, offset);
+    if (index >= blocks || index * ClassSize(known_class) != offset)
+        [[unlikely]] {
+      DieWithin(address);
+    }
+    return index;
+  }
 
   bool IsFree(uint32_t index) const {
     return ((free_bits[index / 64] >> (index % 64)) & 1) != 0;
@@ -97,6 +110,14 @@ struct Slab : Span {
           tags)[index / kTagsPerPiece][index % kTagsPerPiece];
     }
     return reinterpret_cast<std::atomic<Tag>*>(tags)[index];
+  }
+
+  // The tag of a block of any slab of a tracked class. It has to be one.
+  static std::atomic<Tag>& TagOfKnown(const void* block, SizeClass twin) {
+    auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
+    const auto offset = static_cast<size_t>(static_cast<const char*>(block) -
+                                            arena.AddressOf(slab->start));
+    return slab->TagOf(twin, BlockIndex(twin, offset));
   }
 
   // Marks a block free. Ends the program when `block` is no block of this
@@ -130,6 +151,8 @@ struct Slab : Span {
   void ForgetPurged();
 
  private:
+  [[noreturn]] static void DieWithin(const void* address);
+
   static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
   static constexpr uint32_t kTagsPerPiece = Metadata::kMaxPiece / sizeof(Tag);
 

@@ -70,6 +70,35 @@ class ThreadRegistry {
     for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
       fn(context, c->site_cache_);
     }
+    for (uint32_t i = 0; i < parked_sites_count_; ++i) {
+      fn(context, parked_sites_[i].cache);
+    }
+  }
+
+  // As Park(), for a cache that has been flushed.
+  void ParkSites(SiteCache& cache) {
+    MutexLock lock(mu_);
+    if (parked_sites_count_ == kMostParked) return;
+    parked_sites_[parked_sites_count_++] = {cache, false};
+    cache = SiteCache();
+  }
+
+  // Puts one that was parked, or only a stale one, in the place of `cache`,
+  // whose contents go to `before`. False, and the others are stale from then
+  // on, when there is none.
+  bool UnparkSites(SiteCache& cache, bool stale_only, SiteCache& before) {
+    MutexLock lock(mu_);
+    for (uint32_t i = parked_sites_count_; i-- > 0;) {
+      ParkedSites& parked = parked_sites_[i];
+      if (stale_only && !parked.stale) continue;
+      before = std::exchange(cache, parked.cache);
+      parked = parked_sites_[--parked_sites_count_];
+      return true;
+    }
+    for (uint32_t i = 0; i < parked_sites_count_; ++i) {
+      parked_sites_[i].stale = true;
+    }
+    return false;
   }
 
   // Moves the bins of a cache to `parked` and keeps that. False, and nothing
@@ -120,6 +149,10 @@ class ThreadRegistry {
     size_t bytes = 0;
     for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
       for (SizeClass i = 1; i < kNumBins; ++i) bytes += c->BinBytes(i);
+      bytes += HeldBytes(c->site_cache_);
+    }
+    for (uint32_t i = 0; i < parked_sites_count_; ++i) {
+      bytes += HeldBytes(parked_sites_[i].cache);
     }
     return bytes;
   }
@@ -133,10 +166,27 @@ class ThreadRegistry {
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
+  // What threads that have ended leave of sites.
+  struct ParkedSites {
+    SiteCache cache;
+    bool stale = false;
+  };
+
+  static size_t HeldBytes(const SiteCache& cache) {
+    size_t bytes = 0;
+    cache.ForEachSlot([&bytes](const SiteCache::Counted& counted) {
+      bytes += static_cast<size_t>(counted.held) *
+               SiteTable::Cell(counted.cell).block_bytes;
+    });
+    return bytes;
+  }
+
   Mutex mu_;
   ThreadCache* first_ ABSL_GUARDED_BY(mu_) = nullptr;
   ParkedBins* parked_ ABSL_GUARDED_BY(mu_) = nullptr;
   uint32_t parked_count_ ABSL_GUARDED_BY(mu_) = 0;
+  std::array<ParkedSites, kMostParked> parked_sites_ ABSL_GUARDED_BY(mu_);
+  uint32_t parked_sites_count_ ABSL_GUARDED_BY(mu_) = 0;
   std::array<CacheCounters, kPools> ended_ ABSL_GUARDED_BY(mu_);
 };
 
@@ -223,10 +273,11 @@ void ThreadCache::OnThreadExit(void* cache) {
   static_cast<ThreadCache*>(cache)->Retire();
 }
 
-// Leaves the bins to the next new thread.
+// Leaves the bins, and what there is of sites, to the next new thread.
 void ThreadCache::Park() {
   state_ = State::kUncached;
   FlushStocks();
+  if (site_cache_.FlushCounts()) registry.ParkSites(site_cache_);
   void* const memory = arena.metadata().Allocate(kParkedBinsBytes);
   if (memory == nullptr) return;
   if (!registry.Park(this, static_cast<ParkedBins*>(memory))) {
@@ -288,6 +339,15 @@ void ThreadCache::FlushParked(Parked which) {
     }
     arena.metadata().Free(parked, kParkedBinsBytes);
   }
+  SiteCache sites;
+  SiteCache none;
+  while (registry.UnparkSites(sites, which == Parked::kStale, none)) {
+    sites.Retire();
+  }
+}
+
+bool ThreadCache::UnparkSites(SiteCache& cache, SiteCache& before) {
+  return registry.UnparkSites(cache, false, before);
 }
 
 void ThreadCache::JoinBudget() {

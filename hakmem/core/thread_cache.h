@@ -191,7 +191,16 @@ class ThreadCache {
     return true;
   }
 
+  // Whether this thread has bins.
+  bool is_active() const {
+    return state_ == State::kActive || state_ == State::kBusy;
+  }
+
   SiteCache& site_cache() { return site_cache_; }
+
+  // Puts what an ended thread has left of sites in the place of `cache`, whose
+  // contents go to `before`. False, and nothing done, when there is none.
+  static bool UnparkSites(SiteCache& cache, SiteCache& before);
 
   // Which site the plain allocations of this thread belong to: none, one, each
   // its caller's, or some of them their stack's. While all belong to any, the

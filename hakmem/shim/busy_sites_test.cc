@@ -209,6 +209,116 @@ TEST_F(BusySitesTest, ThreadsThatFreeForEachOther) {
   for (std::thread& thread : threads) thread.join();
 }
 
+// Blocks go round: one thread allocates, another frees, and what the first gets
+// next is what the second has freed. At each turn all is accounted for, as
+// live, in a thread's hands or in a depot.
+TEST_F(BusySitesTest, DepotsAreCounted) {
+  constexpr int kRounds = 40;
+  constexpr size_t kBlocks = 3000;
+  MakeBusy(64);
+  const auto stats = [] {
+    hak_stats now;
+    EXPECT_EQ(hak_stats_get(&now, sizeof(now)), 0);
+    EXPECT_EQ(now.live_bytes + now.thread_cache_bytes + now.depot_bytes +
+                  now.slab_free_bytes + now.slab_tail_bytes +
+                  now.free_run_bytes + now.table_bytes,
+              now.mapped_bytes);
+    return now;
+  };
+  std::vector<char*> blocks(kBlocks);
+  std::barrier barrier(2);
+  std::thread freeing([&] {
+    for (int round = 0; round < kRounds; ++round) {
+      barrier.arrive_and_wait();
+      for (char* const block : blocks) free(block);
+      barrier.arrive_and_wait();
+    }
+  });
+  // With neither of the threads having anything, this is all that is live.
+  hak_release_memory(0);
+  const uint64_t live = stats().live_bytes;
+  uint64_t depots = 0;
+  for (int round = 0; round < kRounds; ++round) {
+    for (char*& block : blocks) {
+      block = static_cast<char*>(hak_alloc_at(64, sites[round % kSites]));
+      std::memset(block, round, 64);
+    }
+    EXPECT_EQ(StatsOf(sites[round % kSites]).live_blocks, kBlocks);
+    EXPECT_EQ(hak_sites_check(), 0);
+    EXPECT_GE(stats().live_bytes, live + kBlocks * 64);
+    barrier.arrive_and_wait();
+    barrier.arrive_and_wait();
+    for (const uintptr_t site : sites) {
+      EXPECT_EQ(StatsOf(site).live_blocks, 0u);
+    }
+    EXPECT_EQ(hak_sites_check(), 0);
+    const hak_stats now = stats();
+    EXPECT_LE(now.live_bytes, live + kBlocks * 64 / 4);
+    depots = std::max(depots, now.depot_bytes);
+  }
+  freeing.join();
+  EXPECT_EQ(hak_sites_check(), 0);
+  if (stats().pools[0].cached != 0) {
+    EXPECT_GE(depots, kBlocks * 64 / 4);
+  }
+  hak_release_memory(0);
+  EXPECT_EQ(stats().depot_bytes, 0u);
+  EXPECT_EQ(hak_sites_check(), 0);
+}
+
+TEST_F(BusySitesTest, WhatSlotsHoldCountsAsCached) {
+  MakeBusy(64);
+  hak_release_memory(0);
+  hak_stats before, after;
+  ASSERT_EQ(hak_stats_get(&before, sizeof(before)), 0);
+  void* blocks[40];
+  for (void*& block : blocks) block = hak_alloc_at(64, sites[0]);
+  for (void* const block : blocks) free(block);
+  ASSERT_EQ(hak_stats_get(&after, sizeof(after)), 0);
+  if (after.pools[0].cached == 0) GTEST_SKIP() << "nothing is cached";
+  EXPECT_GE(after.thread_cache_bytes, before.thread_cache_bytes + 32 * 64);
+  EXPECT_LE(after.live_bytes, before.live_bytes + 8 * 64);
+}
+
+// Threads leave their slots to each other.
+TEST_F(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
+  MakeBusy(96);
+  uint64_t total[kSites];
+  for (int s = 0; s < kSites; ++s) total[s] = StatsOf(sites[s]).total_blocks;
+  constexpr int kThreads = 50;
+  constexpr int kBlocks = 200;
+  std::vector<void*> blocks;
+  for (int t = 0; t < kThreads; ++t) {
+    std::thread([&] {
+      for (void* const block : blocks) free(block);
+      blocks.clear();
+      for (int i = 0; i < kBlocks; ++i) {
+        blocks.push_back(hak_alloc_at(96, sites[t % kSites]));
+      }
+    }).join();
+    for (int s = 0; s < kSites; ++s) {
+      EXPECT_EQ(StatsOf(sites[s]).live_blocks, s == t % kSites ? kBlocks : 0);
+    }
+    EXPECT_EQ(hak_sites_check(), 0);
+    std::vector<void*> sorted = blocks;
+    std::sort(sorted.begin(), sorted.end());
+    EXPECT_EQ(std::adjacent_find(sorted.begin(), sorted.end()), sorted.end());
+  }
+  for (void* const block : blocks) free(block);
+  for (int s = 0; s < kSites; ++s) {
+    EXPECT_EQ(
+        StatsOf(sites[s]).total_blocks - total[s],
+        kBlocks * static_cast<uint64_t>((kThreads + kSites - 1 - s) / kSites));
+  }
+  // Nor does what they have left survive when memory is asked back.
+  hak_release_memory(0);
+  hak_stats stats;
+  ASSERT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
+  EXPECT_EQ(stats.depot_bytes, 0u);
+  EXPECT_EQ(stats.thread_cache_bytes, 0u);
+  EXPECT_EQ(hak_sites_check(), 0);
+}
+
 TEST_F(BusySitesTest, AForkedChildHasThemToo) {
   MakeBusy(200);
   std::barrier barrier(2);

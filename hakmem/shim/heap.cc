@@ -158,8 +158,17 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
         return block;
       return AllocateMissedOrLast(size_class, size, 16);
     }
+  } else if (size <= kMaxPooledSize) {
+    void* const block = AllocateMarkedPooled(MediumSizeToClass(size), caller);
+    if (block != nullptr) [[likely]]
+      return block;
   }
   return AllocateMarked(size, 1, caller);
+}
+
+// A block of a class whose bin is empty.
+[[gnu::noinline]] void* AllocateMissedSmall(size_t size) {
+  return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
 }
 
 }  // namespace
@@ -176,14 +185,16 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 }
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
-  if (IsMarked()) [[unlikely]] {
-    if (thread_cache.mark() == ThreadCache::kBySample) {
-      return AllocateSampledSmall(size, caller);
-    }
-    void* const block = AllocateMarkedTiny(size, caller);
+  const uint32_t mark = thread_cache.mark();
+  // First where every allocation comes here.
+  if (mark == ThreadCache::kByCaller) {
+    void* const block = AllocateTinyByCaller(size, caller);
     return block != nullptr ? block : AllocateMarked(size, 1, caller);
   }
-  return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
+  if (mark == ThreadCache::kNotMarked) return AllocateMissedSmall(size);
+  if (mark == ThreadCache::kBySample) return AllocateSampledSmall(size, caller);
+  void* const block = AllocateTiny(size, mark);
+  return block != nullptr ? block : AllocateMarked(size, 1, caller);
 }
 
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
@@ -210,9 +221,10 @@ namespace {
 
 }  // namespace
 
-[[gnu::noinline]] void FreeSlow(void* block) {
-  if (FreeTiny(block)) return;
+[[gnu::noinline]] void FreeSlow(void* block, size_t value) {
+  if (FreeTiny(block, value)) return;
   if (block == nullptr) return;
+  // A thread without a cache has no view.
   const SizeClass size_class = arena.ClassOf(block);
   if (IsTwin(size_class)) return FreeTwinSlow(block, size_class);
   FreePlainSlow(block, size_class);

@@ -31,10 +31,12 @@ inline constexpr bool kChecked = false;
 void CheckLive(const void* block);
 void CheckSize(const void* block, size_t size, size_t alignment);
 
-// The slow paths, out of line. Contracts as for Allocate() and Free().
+// The slow paths, out of line. Contracts as for Allocate() and Free(); `value`
+// is what this thread's view says of `block`. It is a size_t, since that is
+// what Free() has in a register: as a SizeClass it cost one instruction there.
 void* AllocateSlow(size_t size, const void* caller);
 void* AllocateMedium(size_t size, const void* caller);
-void FreeSlow(void* block);
+void FreeSlow(void* block, size_t value);
 
 // A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null
 // with errno set to ENOMEM. `caller` is the address in the program that the
@@ -65,8 +67,9 @@ void* AllocateUntracked(size_t size, size_t alignment);
 // Takes a block back; null is ignored. errno is kept. Ends the program with one
 // line on stderr when `block` is seen to be no live block.
 inline void Free(void* block) {
-  if (!thread_cache.Push(block)) [[unlikely]]
-    FreeSlow(block);
+  const SizeClass size_class = thread_cache.view().ClassOf(block);
+  if (!thread_cache.Push(size_class, block)) [[unlikely]]
+    FreeSlow(block, size_class);
 }
 
 // Free(), by a caller who says what the block was allocated with.

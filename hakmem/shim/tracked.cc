@@ -14,40 +14,64 @@ namespace {
 // The tag of a block of a twin; ends the program when none begins there.
 std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
   auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  return slab->TagOf(twin, slab->IndexOf(block));
+  return slab->TagOf(twin, slab->IndexOf(twin, block));
 }
 
-// The same for a block that is one for certain, or that its slab will look at.
-std::atomic<Tag>& TagOfKnown(const void* block, SizeClass twin) {
-  auto* const slab = static_cast<Slab*>(arena.SpanOfLive(block));
-  const auto offset = static_cast<size_t>(static_cast<const char*>(block) -
-                                          arena.AddressOf(slab->start));
-  return slab->TagOf(twin, BlockIndex(twin, offset));
+// Takes free blocks of one owner, which have its tag: to its depot, or else to
+// its slabs.
+void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
+  const auto* const slab = static_cast<Slab*>(arena.SpanOfLive(blocks[0]));
+  if (tiny_pool.StoreOwned(thread_cache, slab->owner, twin, blocks, count)) {
+    return;
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    // Whether it is a block at all its slab will look at.
+    Slab::TagOfKnown(blocks[i], twin).store(kNoTag, std::memory_order_relaxed);
+  }
+  BackendOf(twin).FreeBatch(twin, blocks, count);
 }
 
+// Takes free blocks of a twin, which have the tag of one site.
 void ToHeap(SizeClass twin, void* const* blocks, uint32_t count) {
+  // Mostly all of them are an owner's, or none.
+  if (std::all_of(blocks, blocks + count, [](const void* block) {
+        return arena.OwnerOf(block) != 0;
+      })) {
+    return ToOwner(twin, blocks, count);
+  }
   void* owned[SiteSlot::kBlocks];
   uint32_t owned_count = 0;
   for (uint32_t i = 0; i < count; ++i) {
     void* const block = blocks[i];
     if (arena.OwnerOf(block) != 0) {
-      TagOfKnown(block, twin).store(kNoTag, std::memory_order_relaxed);
       owned[owned_count++] = block;
       continue;
     }
     TagOf(block, twin).store(kNoTag, std::memory_order_relaxed);
-    if (!thread_cache.Push(twin, block)) FreeToPool(twin, block);
+    if (!thread_cache.is_active()) {
+      // The background thread, which is to have no bins.
+      BackendOf(twin).Free(twin, block);
+    } else if (!thread_cache.Push(twin, block)) {
+      FreeToPool(twin, block);
+    }
   }
-  if (owned_count != 0) BackendOf(twin).FreeBatch(twin, owned, owned_count);
+  if (owned_count != 0) ToOwner(twin, owned, owned_count);
 }
 
-// The slot of a pair, made if need be; null where this thread has none. Samples
-// have none: each stands for many blocks, and a profile is written from the
-// cells alone.
-SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
+// The slot of a pair that is not there, made; null where this thread has none.
+// Samples have none: each stands for many blocks, and a profile is written from
+// the cells alone.
+[[gnu::noinline]] SiteSlot* MakeSlotFor(uint32_t* site, SizeClass twin) {
   if (IsStack(*site)) return nullptr;
+  const ErrnoKeeper keeper;
   return thread_cache.site_cache().Load(site, twin, thread_cache.MayKeep(),
                                         &ToHeap);
+}
+
+// The slot of a pair, made if need be, or null.
+SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
+  SiteSlot* const slot = thread_cache.site_cache().SlotAt(*site, twin);
+  return slot->tag == *site ? slot : MakeSlotFor(site, twin);
 }
 
 // A slot's most blocks, by number and by bytes: none where the pool is to have
@@ -108,7 +132,7 @@ uint32_t OwnerOf(SiteSlot* slot) {
 // for that may allocate: the slot may be another pair's after it.
 void LookForOwner(SiteSlot* slot) {
   const SizeClass twin = slot->twin;
-  if (OwnerOf(slot) != 0 || MostBlocks(twin) == 0 || !IsBusy(slot)) return;
+  if (OwnerOf(slot) != 0 || !IsBusy(slot)) return;
   BackendOf(twin).MakeOwner(twin, slot->key, SiteTable::Cell(slot->cell).owner);
 }
 
@@ -130,19 +154,28 @@ void FillSlot(SiteSlot* slot) {
   while (slot->top < half) {
     void* const more = thread_cache.Pop(twin);
     if (more == nullptr) break;
-    TagOfKnown(more, twin).store(slot->tag, std::memory_order_relaxed);
+    Slab::TagOfKnown(more, twin).store(slot->tag, std::memory_order_relaxed);
     ++slot->given;
     *slot->top++ = more;
   }
 }
 
-// The same from the slabs of an owner. This comes to a lock, and who waits for
-// that may allocate: the slot is looked up anew after it.
+// The same from an owner's depot, or else its slabs. This comes to a lock, and
+// who waits for that may allocate: the slot is looked up anew after it.
 SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   const SizeClass twin = slot->twin;
+  const uint32_t capacity = slot->capacity();
   const int32_t wanted =
-      static_cast<int32_t>(slot->capacity() / 2) - slot->held();
+      static_cast<int32_t>(capacity - capacity / 2) - slot->held();
   if (wanted <= 0) return slot;
+  const uint32_t loaded = tiny_pool.LoadOwned(
+      thread_cache, owner, twin, slot->top, static_cast<uint32_t>(wanted));
+  if (loaded != 0) {
+    slot->given += static_cast<int32_t>(loaded);
+    std::atomic_thread_fence(std::memory_order_release);
+    slot->top += loaded;
+    return slot;
+  }
   void* blocks[SiteSlot::kBlocks];
   const uint32_t count = BackendOf(twin).AllocateOwned(
       owner, blocks, static_cast<uint32_t>(wanted));
@@ -150,27 +183,32 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   uint32_t put = 0;
   if (slot != nullptr) {
     for (; put < count && slot->top != slot->limit; ++put) {
-      TagOfKnown(blocks[put], twin).store(slot->tag, std::memory_order_relaxed);
+      Slab::TagOfKnown(blocks[put], twin)
+          .store(slot->tag, std::memory_order_relaxed);
       ++slot->given;
       *slot->top++ = blocks[put];
     }
   }
-  if (put != count) ToHeap(twin, blocks + put, count - put);
+  // They have no tag, and so are nothing for the depot.
+  if (put != count) {
+    BackendOf(twin).FreeBatch(twin, blocks + put, count - put);
+  }
   return slot;
 }
 
 // Hands a block of the twin's bin out for the site, and fills the site's slot.
 void TrackBlock(void* block, SizeClass twin, uint32_t site) {
+  tag_clock.Advance();
   SiteSlot* slot = SlotFor(&site, twin);
   if (slot == nullptr) {
     AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 1, 0);
-    tag_clock.Advance();
   } else {
     CountAlloc(slot);
     ++slot->given;
   }
   TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
   if (slot == nullptr) return;
+  if (MostBlocks(twin) == 0) return thread_cache.site_cache().LookAfter(slot);
   GrowSlot(slot);
   if (const uint32_t owner = OwnerOf(slot); owner != 0) {
     slot = FillFromOwner(slot, site, owner);
@@ -182,24 +220,45 @@ void TrackBlock(void* block, SizeClass twin, uint32_t site) {
   if (slot != nullptr) thread_cache.site_cache().LookAfter(slot);
 }
 
+// A block for the pair of an empty slot, if it is an owner, which fills the
+// slot with more. Null at every fourth time or so: the next is one with a date
+// then. Their ages are a sample in any case, and they cost more than all
+// others.
+void* AllocateOwned(SiteSlot* slot) {
+  constexpr uint32_t kShareWithDate = 4;
+  const uint32_t owner = OwnerOf(slot);
+  if (owner == 0 || slot->left / 64 % kShareWithDate == 0) return nullptr;
+  const ErrnoKeeper keeper;
+  tag_clock.Advance();
+  GrowSlot(slot);
+  slot = FillFromOwner(slot, slot->tag, owner);
+  if (slot == nullptr || slot->top == slot->blocks) return nullptr;
+  CountAlloc(slot);
+  void* const block = *--slot->top;
+  thread_cache.site_cache().LookAfter(slot);
+  return block;
+}
+
 // Counts that a block with this tag is gone; it is the caller's then.
 void UntrackBlock(SizeClass twin, Tag tag) {
-  AddAge(tag);
+  tag_clock.Advance();
   uint32_t site = SiteOf(tag);
   SiteSlot* const slot = SlotFor(&site, twin);
   if (slot == nullptr) {
+    const ErrnoKeeper keeper;
+    AddAge(tag);
     AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 0, 1);
-    tag_clock.Advance();
   } else {
+    slot->AddAge(tag);
     --slot->given;
     thread_cache.site_cache().LookAfter(slot);
   }
 }
 
 // Makes room in a full slot: gives the half of its blocks that have been there
-// longest to the twin's bin.
+// longest to the owner's depot or the twin's bin.
 void SpillSlot(SiteSlot* slot) {
-  const int32_t count = slot->held() / 2 + 1;
+  const int32_t count = slot->held() - slot->held() / 2;
   const SizeClass twin = slot->twin;
   void* blocks[SiteSlot::kBlocks];
   std::copy_n(slot->blocks, count, blocks);
@@ -213,6 +272,23 @@ void SpillSlot(SiteSlot* slot) {
   // May come to a lock, and who waits for that may allocate, and come to this
   // slot: it is as it should be.
   ToHeap(twin, blocks, static_cast<uint32_t>(count));
+}
+
+// A block of the twin's bin for the site of a slot that has no room. Null when
+// the bin is empty or the slot is to be flushed.
+void* AllocateCounted(SiteSlot* slot) {
+  if (slot->left <= 1) return nullptr;
+  const SizeClass twin = slot->twin;
+  void* block = thread_cache.Pop(twin);
+  if (block == nullptr) block = thread_cache.SwapAndPop(twin);
+  if (block == nullptr) return nullptr;
+  tag_clock.Advance();
+  Slab::TagOfKnown(block, twin)
+      .store(slot->tag | tag_clock.now(), std::memory_order_relaxed);
+  ++slot->given;
+  --slot->left;
+  thread_cache.site_cache().LookAfter(slot);
+  return block;
 }
 
 void TrackLarge(void* block, size_t bytes, uint32_t site) {
@@ -271,11 +347,17 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   if (size_class != kNoClass) {
     const SizeClass twin = TwinOf(size_class);
     SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
-    if (slot->tag == site && slot->top != slot->blocks) {
-      const bool flushed = CountAlloc(slot);
-      void* const block = *--slot->top;
-      if (flushed) LookForOwner(slot);
-      return block;
+    if (slot->tag == site) {
+      if (PlainOf(twin) > kLastTinyClass) {
+        if (void* const block = AllocateCounted(slot)) return block;
+      } else if (slot->top != slot->blocks) {
+        const bool flushed = CountAlloc(slot);
+        void* const block = *--slot->top;
+        if (flushed) LookForOwner(slot);
+        return block;
+      } else if (void* const block = AllocateOwned(slot)) {
+        return block;
+      }
     }
     // A sample is one block of its size among thousands, and not worth a bin of
     // a thread's own.
@@ -310,15 +392,42 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
 }
 
 [[gnu::noinline]] void FreeAtSlow(void* block) {
-  if (!FreeTiny(block)) Free(block);
+  if (!FreeTiny(block, thread_cache.view().ClassOf(block))) Free(block);
+}
+
+void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
+  const SiteCache& cache = thread_cache.site_cache();
+  uint32_t site = thread_cache.mark();
+  if (site == ThreadCache::kByCaller) {
+    const SiteCache::LastId* const last =
+        cache.LastCaller(reinterpret_cast<uintptr_t>(caller));
+    if (last == nullptr) return nullptr;
+    site = last->site;
+  }
+  SiteSlot* const slot = cache.SlotAt(site, TwinOf(size_class));
+  return slot->tag == site ? AllocateCounted(slot) : nullptr;
 }
 
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
-  const ErrnoKeeper keeper;
   std::atomic<Tag>& tag = TagOf(block, twin);
-  const Tag was = tag.exchange(kNoTag, std::memory_order_relaxed);
+  const Tag was = tag.load(std::memory_order_relaxed);
   if (was == kNoTag) Die("double free of the block", block);
+  // Beside the program, which may free a block once, there is the sweep alone,
+  // which changes no tag but the one that it has seen.
+  tag.store(kNoTag, std::memory_order_relaxed);
   uint32_t site = SiteOf(was);
+  if (PlainOf(twin) > kLastTinyClass) {
+    UntrackBlock(twin, was);
+    if (thread_cache.Push(twin, block)) return;
+    const ErrnoKeeper keeper;
+    if (IsStack(site)) {
+      BackendOf(twin).Free(twin, block);
+    } else {
+      FreeToPool(twin, block);
+    }
+    return;
+  }
+  const ErrnoKeeper keeper;
   SiteSlot* slot = MostBlocks(twin) != 0 ? SlotFor(&site, twin) : nullptr;
   if (slot != nullptr && (arena.OwnerOf(block) != 0 || OwnerOf(slot) == 0)) {
     if (slot->top == slot->limit) {
@@ -329,7 +438,8 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
       }
     }
     if (slot != nullptr && slot->top != slot->limit) {
-      AddAge(was);
+      tag_clock.Advance();
+      slot->AddAge(was);
       tag.store(slot->tag, std::memory_order_relaxed);
       *slot->top = block;
       std::atomic_thread_fence(std::memory_order_release);

@@ -3,10 +3,10 @@
 //
 // A tracked block comes from the twin of its class (size_class.h), and up to
 // 1 KiB by way of a slot of this thread's (site_cache.h). The slot of a pair
-// that is busy fills from slabs that are the pair's own (locked_pool.h), any
-// other from the twin's bin. The fast paths stand in this header: whatever they
-// do not find leads to the same call's slow path, from the beginning and with
-// nothing changed.
+// that is busy fills from a depot and from slabs that are the pair's own
+// (locked_pool.h), any other from the twin's bin. The fast paths stand in this
+// header: whatever they do not find leads to the same call's slow path, from
+// the beginning and with nothing changed.
 
 #ifndef HAKMEM_SHIM_TRACKED_H_
 #define HAKMEM_SHIM_TRACKED_H_
@@ -103,21 +103,32 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
   return block;
 }
 
-// A block of at most kMaxTinySize bytes for the site that the plain allocation
-// of `caller` belongs to, or null when the slow path has to be taken: that of
-// AllocateTracked(), if there is a site.
-inline void* AllocateMarkedTiny(size_t size, const void* caller) {
+// A block of at most kMaxTinySize bytes for the site of `caller`, or null when
+// the slow path has to be taken.
+inline void* AllocateTinyByCaller(size_t size, const void* caller) {
   const SiteCache& cache = thread_cache.site_cache();
-  const uint32_t mark = thread_cache.mark();
-  const uint32_t site =
-      mark == ThreadCache::kByCaller
-          ? cache.FindLast(SiteKind::kCaller,
-                           reinterpret_cast<uintptr_t>(caller))
-          : mark;
-  SiteSlot* const slot = cache.SlotOfKey(SiteCache::KeyOfId(
+  const SiteCache::LastId* const last =
+      cache.LastCaller(reinterpret_cast<uintptr_t>(caller));
+  if (last == nullptr) [[unlikely]]
+    return nullptr;
+  const uint32_t key = last->key + kTwinOffsets[(size + 7) >> 3];
+  SiteSlot* const slot = cache.SlotOfKey(key);
+  if (slot->key != key) [[unlikely]]
+    return nullptr;
+  return TakeFrom(slot);
+}
+
+// The same for a site. Null also when `site` is none.
+inline void* AllocateTiny(size_t size, uint32_t site) {
+  SiteSlot* const slot = thread_cache.site_cache().SlotOfKey(SiteCache::KeyOfId(
       site * sizeof(ObservedSite), kTwinOffsets[(size + 7) >> 3]));
   return slot->tag == site ? TakeFrom(slot) : nullptr;
 }
+
+// A block of a class above kMaxTinySize bytes for the site that the plain
+// allocation of `caller` belongs to, or null when the slow path has to be
+// taken: that of AllocateTracked(), if there is a site.
+void* AllocateMarkedPooled(SizeClass size_class, const void* caller);
 
 // Puts a free block of the slot's pair into it; false when it is full.
 inline bool PutInto(SiteSlot* slot, void* block) {
@@ -149,19 +160,16 @@ inline bool FreeOwned(void* block) {
 }
 
 // Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
-// which this thread has a slot with room. False, and nothing done, for any
-// other pointer. Inline at any rate: frees that a bin has no room for come here
-// first.
-[[gnu::always_inline]] inline bool FreeTiny(void* block) {
-  const ArenaView& view = thread_cache.view();
-  const uintptr_t eighth = view.EighthOf(block);
-  if (eighth >= view.eighths) [[unlikely]]
-    return false;
-  const size_t granule = ArenaView::GranuleOfEighth(eighth);
-  const uint32_t door =
-      view.class_map[granule].load(std::memory_order_relaxed) - kFirstDoor;
+// which this thread has a slot with room; `value` is the class map's. False,
+// and nothing done, for any other pointer. Inline at any rate: frees that a bin
+// has no room for come here first.
+[[gnu::always_inline]] inline bool FreeTiny(void* block, size_t value) {
+  const auto door = static_cast<uint32_t>(value - kFirstDoor);
   if (door >= kLastTinyClass) [[unlikely]]
     return false;
+  const ArenaView& view = thread_cache.view();
+  const uintptr_t eighth = view.EighthOf(block);
+  const size_t granule = ArenaView::GranuleOfEighth(eighth);
   const SiteCache& cache = thread_cache.site_cache();
   const uint32_t key = view.owner_map[granule].load(std::memory_order_relaxed);
   if (SiteSlot* const slot = cache.SlotOfKey(key); slot->key == key) {
