@@ -56,8 +56,8 @@ namespace heap = hakmem::heap;
 
 }  // namespace
 
-HAKMEM_EXPORT void* operator new(size_t size) { return New(size); }
-HAKMEM_EXPORT void* operator new[](size_t size) { return New(size); }
+HAKMEM_EXPORT_FAST void* operator new(size_t size) { return New(size); }
+HAKMEM_EXPORT_FAST void* operator new[](size_t size) { return New(size); }
 HAKMEM_EXPORT void* operator new(size_t size, std::align_val_t alignment) {
   return NewSlow(size, static_cast<size_t>(alignment),
                  __builtin_return_address(0));
@@ -67,12 +67,14 @@ HAKMEM_EXPORT void* operator new[](size_t size, std::align_val_t alignment) {
                  __builtin_return_address(0));
 }
 
-HAKMEM_EXPORT void operator delete(void* ptr) noexcept { heap::Free(ptr); }
-HAKMEM_EXPORT void operator delete[](void* ptr) noexcept { heap::Free(ptr); }
-HAKMEM_EXPORT void operator delete(void* ptr, size_t size) noexcept {
+HAKMEM_EXPORT_FAST void operator delete(void* ptr) noexcept { heap::Free(ptr); }
+HAKMEM_EXPORT_FAST void operator delete[](void* ptr) noexcept {
+  heap::Free(ptr);
+}
+HAKMEM_EXPORT_FAST void operator delete(void* ptr, size_t size) noexcept {
   heap::FreeSized(ptr, size, 1);
 }
-HAKMEM_EXPORT void operator delete[](void* ptr, size_t size) noexcept {
+HAKMEM_EXPORT_FAST void operator delete[](void* ptr, size_t size) noexcept {
   heap::FreeSized(ptr, size, 1);
 }
 HAKMEM_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {
