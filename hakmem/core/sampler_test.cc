@@ -24,6 +24,13 @@ void ExpectShare(uint64_t samples, uint64_t n, uint64_t bytes) {
       << bytes;
 }
 
+// Counts blocks of a small class to the next sample, which is one of them.
+uint64_t BlocksToSample(Sampler* sampler, SizeClass size_class) {
+  uint64_t blocks = 1;
+  while (sampler->PassSmall(size_class)) ++blocks;
+  return blocks;
+}
+
 TEST(SamplerTest, SamplesBlocksByTheirSize) {
   Sampler sampler;
   sampler.Start(kInterval, false, 1);
@@ -59,10 +66,12 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
     constexpr uint64_t kSamples = 20000;
     uint64_t blocks = 0;
     for (uint64_t i = 0; i < kSamples; ++i) {
-      blocks += sampler.BlocksUntil(c) + 1;
-      sampler.Pass(c, sampler.BlocksUntil(c));
-      EXPECT_EQ(sampler.BlocksUntil(c), 0u);
-      sampler.TakeSmall(c);
+      EXPECT_FALSE(sampler.IsDue(c));
+      blocks += BlocksToSample(&sampler, c);
+      EXPECT_TRUE(sampler.IsDue(c));
+      // It is the same sample until it is taken.
+      EXPECT_FALSE(sampler.PassSmall(c));
+      EXPECT_EQ(sampler.TakeSmall(c), kInterval);
     }
     ExpectShare(kSamples, blocks, ClassSize(c));
   }
@@ -91,18 +100,18 @@ TEST(SamplerTest, PassesWhatItWouldNotTake) {
 // The distances' variance is the square of their mean.
 TEST(SamplerTest, DistancesAreExponential) {
   Sampler sampler;
-  sampler.Start(1 << 20, false, 4);
+  sampler.Start(kInterval, false, 4);
   double sum = 0;
   double squares = 0;
   constexpr int kSamples = 100000;
   for (int i = 0; i < kSamples; ++i) {
-    const auto distance = static_cast<double>(sampler.BlocksUntil(1)) * 8;
+    const auto distance = static_cast<double>(BlocksToSample(&sampler, 1)) * 8;
     sum += distance;
     squares += distance * distance;
     sampler.TakeSmall(1);
   }
   const double mean = sum / kSamples;
-  EXPECT_NEAR(mean / (1 << 20), 1, 0.02);
+  EXPECT_NEAR(mean / kInterval, 1, 0.02);
   EXPECT_NEAR((squares / kSamples - mean * mean) / (mean * mean), 1, 0.05);
 }
 
@@ -115,8 +124,9 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
   c.Start(kInterval, false, 6);
   int same = 0;
   for (int i = 0; i < 1000; ++i) {
-    EXPECT_EQ(a.BlocksUntil(3), b.BlocksUntil(3));
-    same += a.BlocksUntil(3) == c.BlocksUntil(3) ? 1 : 0;
+    const uint64_t distance = BlocksToSample(&a, 3);
+    EXPECT_EQ(distance, BlocksToSample(&b, 3));
+    same += distance == BlocksToSample(&c, 3) ? 1 : 0;
     a.TakeSmall(3);
     b.TakeSmall(3);
     c.TakeSmall(3);

@@ -134,9 +134,6 @@ void* AllocateMissedOrLast(SizeClass size_class, size_t size,
                                        const void* caller) {
   uint32_t site;
   if (Mark() == ThreadCache::kBySample) {
-    if (size <= kMaxTinySize && alignment == 1) {
-      return AllocateSampledSmall(size, caller);
-    }
     site = SampledSite(size, alignment, caller);
   } else {
     site = MarkedSite(caller);
@@ -177,9 +174,6 @@ void* AllocateUntracked(size_t size, size_t alignment) {
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   if (IsMarked()) [[unlikely]] {
-    if (thread_cache.mark() == ThreadCache::kBySample) {
-      return AllocateSampledSmall(size, caller);
-    }
     void* const block = AllocateMarkedTiny(size, caller);
     return block != nullptr ? block : AllocateMarked(size, 1, caller);
   }

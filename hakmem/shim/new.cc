@@ -45,11 +45,23 @@ namespace heap = hakmem::heap;
   }
 }
 
+[[gnu::noinline]] void* NewCounted(size_t size, const void* caller) {
+  void* const block = heap::AllocateCounted(size, caller);
+  return block != nullptr ? block : NewSlow(size, 0, caller);
+}
+
 [[gnu::always_inline]] inline void* New(size_t size) {
   if (size <= hakmem::kMaxTinySize) [[likely]] {
-    void* const block = hakmem::thread_cache.PopSmall(size);
+    const size_t bin = hakmem::thread_cache.SmallBin(size);
+    void* const block = hakmem::thread_cache.Pop(bin);
     if (block != nullptr) [[likely]]
       return block;
+    if (bin >= hakmem::kFirstDoor) {
+      void* counted;
+      if (hakmem::thread_cache.PopCounted(bin, &counted)) [[likely]]
+        return counted;
+      return NewCounted(size, __builtin_return_address(0));
+    }
   }
   return NewSlow(size, 0, __builtin_return_address(0));
 }
