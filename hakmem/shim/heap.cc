@@ -118,9 +118,10 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
   return size <= old_size && size >= old_size / 2;
 }
 
-// For a class whose bin is empty.
-void* AllocateMissedOrLast(SizeClass size_class, size_t size,
-                           size_t alignment) {
+// For a class whose bin is empty. Out of line, so that who finds a block in the
+// bin has no stack frame.
+[[gnu::noinline]] void* AllocateMissedOrLast(SizeClass size_class, size_t size,
+                                             size_t alignment) {
   void* block = AllocateMissed(size_class);
   if (block != nullptr) [[likely]]
     return block;
@@ -190,8 +191,7 @@ void* AllocateUntracked(size_t size, size_t alignment) {
       return block;
     return AllocateMissedOrLast(size_class, size, 16);
   }
-  void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
-  return block != nullptr ? block : OutOfMemory();
+  return AllocateUntracked(size, 16);
 }
 
 namespace {
