@@ -1,8 +1,10 @@
 #include "hakmem/core/sampler.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <thread>
 
 #include "gtest/gtest.h"
 
@@ -134,6 +136,18 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
   EXPECT_LT(same, 100);
 }
 
+// Threads are numbered from 0 on.
+TEST(SamplerTest, NeighbouringSeedsBeginFarApart) {
+  double sum = 0;
+  constexpr uint64_t kSeeds = 1000;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Sampler sampler;
+    sampler.Start(kInterval, false, seed);
+    sum += static_cast<double>(BlocksToSample(&sampler, 1)) * 8;
+  }
+  EXPECT_NEAR(sum / kSeeds / kInterval, 1, 5 / std::sqrt(kSeeds));
+}
+
 // However fast samples come, and each with the interval that it was taken at.
 TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
   Sampler sampler;
@@ -166,6 +180,20 @@ TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
   uint64_t interval = 0;
   for (int i = 0; i < 128; ++i) interval = sampler.TakeSmall(7);
   EXPECT_GE(interval, 16 * kInterval);
+}
+
+// Here time is what the sampler goes by.
+TEST(SamplerTest, TakesMoreAgainWhereThereAreFew) {
+  Sampler sampler;
+  sampler.Start(kInterval, true, 11);
+  uint64_t most = 0;
+  for (int i = 0; i < 256; ++i) most = sampler.TakeSmall(9);
+  ASSERT_GE(most, 16 * kInterval);
+  for (int i = 0; i < 32; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(40));
+    sampler.TakeSmall(9);
+  }
+  EXPECT_LT(sampler.TakeSmall(9), most);
 }
 
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {

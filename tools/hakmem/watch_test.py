@@ -558,6 +558,8 @@ class RecordTest(WatchTestCase):
     return [line for line in self.lines(name) if 't' in line]
 
   def test_until_the_target_ends(self):
+    with open(self.path('recording'), 'w', encoding='ascii') as file:
+      file.write('{}\n' * 10000)  # which goes
     target = self.target()
     target.fill()
     process = self.record(target)
