@@ -139,13 +139,22 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
 // Threads are numbered from 0 on.
 TEST(SamplerTest, NeighbouringSeedsBeginFarApart) {
   double sum = 0;
+  int alike = 0;  // above the median as the one before, or below it as well
+  bool above_before = false;
   constexpr uint64_t kSeeds = 1000;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Sampler sampler;
     sampler.Start(kInterval, false, seed);
-    sum += static_cast<double>(BlocksToSample(&sampler, 1)) * 8;
+    const double distance =
+        static_cast<double>(BlocksToSample(&sampler, 1)) * 8 / kInterval;
+    const bool above = distance > std::log(2);
+    sum += distance;
+    alike += above == above_before ? 1 : 0;
+    above_before = above;
   }
-  EXPECT_NEAR(sum / kSeeds / kInterval, 1, 5 / std::sqrt(kSeeds));
+  EXPECT_NEAR(sum / kSeeds, 1, 5 / std::sqrt(kSeeds));
+  EXPECT_NEAR(static_cast<double>(alike) / kSeeds, 0.5,
+              2.5 / std::sqrt(kSeeds));
 }
 
 // However fast samples come, and each with the interval that it was taken at.
@@ -176,7 +185,9 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
 TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
   Sampler sampler;
   sampler.Start(kInterval, true, 10);
-  for (int i = 0; i < 128; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
+  // The last of these is the end of a window, and doubles it for the next.
+  for (int i = 0; i < 144; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
+  EXPECT_EQ(sampler.TakeSmall(7), 2 * kInterval);
   uint64_t interval = 0;
   for (int i = 0; i < 128; ++i) interval = sampler.TakeSmall(7);
   EXPECT_GE(interval, 16 * kInterval);
