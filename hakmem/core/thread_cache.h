@@ -114,7 +114,7 @@ class ThreadCache {
   // path has to be taken, because the block is a sample (Sampler::IsDue()) or
   // the bin is empty.
   //
-  // Its nine instructions come in front of the fast path's last two, and are
+  // Its ten instructions come in front of the fast path's last two, and are
   // part of the same functions: see docs/profiling.md for what they cost.
   bool PopCounted(size_t door, void** block) {
     const size_t size_class = ClassOfDoor(door);
