@@ -5,7 +5,8 @@
 // Stack i has the cells: 64-byte blocks, 10 + i allocated, 3 of them freed; and
 // large ones, 2 of together 5,000,000 bytes, of which 1 with 2,000,000 is
 // freed. Frame 0 of every stack is in this program; the others are addresses
-// that differ from stack to stack.
+// that differ from stack to stack. They were sampled at twice the profile's
+// interval. One more stack has no cell yet.
 
 #include <cstdint>
 #include <cstdio>
@@ -33,16 +34,18 @@ int main(int argc, char** argv) {
   if (argc < 3) return 2;
   const auto stacks = static_cast<size_t>(std::atol(argv[1]));
   const auto depth = static_cast<size_t>(std::atol(argv[2]));
-  // One site before them that is not a stack.
-  std::vector<hakmem::ObservedSite> sites(stacks + 1);
+  // One site before them that is not a stack, and the one without a cell.
+  std::vector<hakmem::ObservedSite> sites(stacks + 2);
   std::vector<hakmem::ObservedCell> cells(2 * stacks);
   std::vector<uint64_t> frames(stacks * depth);
   sites[0].kind = hakmem::SiteKind::kOther;
+  sites[stacks + 1].kind = hakmem::SiteKind::kStack;
+  sites[stacks + 1].module_offset = kInterval;
   for (size_t i = 0; i < stacks; ++i) {
     hakmem::ObservedSite& site = sites[i + 1];
     site.kind = hakmem::SiteKind::kStack;
     site.frames = i * depth;
-    site.module_offset = kInterval;
+    site.module_offset = 2 * kInterval;
     site.frame_count = static_cast<uint32_t>(depth);
     site.first_cell = static_cast<uint32_t>(2 * i + 1);
     for (size_t j = 0; j < depth; ++j) {

@@ -4,6 +4,8 @@ import errno
 import gzip
 import math
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -55,7 +57,7 @@ class ProfileTest(unittest.TestCase):
   # 64-byte blocks were sampled rarely; large ones always.
   def test_scales_the_samples_up(self):
     profile = self.make(2, 3)
-    weight = 1 / -math.expm1(-64 / INTERVAL)
+    weight = 1 / -math.expm1(-64 / (2 * INTERVAL))
     for i, (_, values) in enumerate(profile.samples):
       allocs, live = 10 + i, 7 + i
       for value, exact in zip(values, [
@@ -97,6 +99,28 @@ class ProfileTest(unittest.TestCase):
     self.assertRegex(names['libc.so.6'].build_id, '^[0-9a-f]{40}$')
     self.assertIn('[vdso]', names)
 
+  def test_mapping_begins_where_its_segment_does(self):
+    (libc,) = [mapping for mapping in self.make(1, 1).mappings.values()
+               if os.path.basename(mapping.path) == 'libc.so.6']
+    segments = subprocess.run(['readelf', '-lW', libc.path], check=True,
+                              capture_output=True, text=True).stdout
+    (offset,) = re.findall(r'LOAD +(0x[0-9a-f]+) .* R E ', segments)
+    self.assertEqual(libc.offset, int(offset, 16) & ~4095)
+    self.assertGreater(libc.offset, 0)
+
+  # Waits for a reader of the pipe, and meanwhile the program's file goes.
+  def test_names_a_file_that_was_deleted_as_it_was(self):
+    copy = shutil.copy(EXAMPLE, os.path.join(os.path.dirname(self.path), 'copy'))
+    pipe = self.path + '.pipe'
+    os.mkfifo(pipe)
+    with subprocess.Popen([copy, '1', '1', pipe, self.path],
+                          stdout=subprocess.DEVNULL) as process:
+      os.unlink(copy)
+      with open(pipe, 'rb') as file:
+        profile = pprof.decode(file.read())
+    self.assertEqual(process.returncode, 0)
+    self.assertIn(copy, [mapping.path for mapping in profile.mappings.values()])
+
   def test_is_whole_when_it_is_long(self):
     profile = self.make(5000, 40)
     self.assertEqual(len(profile.samples), 5000)
@@ -104,6 +128,12 @@ class ProfileTest(unittest.TestCase):
     self.assertEqual(len(addresses), 5000 * 39 + 16)
     with open(self.path, 'rb') as file:
       self.assertGreater(len(gzip.decompress(file.read())), 10 * 65535)
+
+  def test_cuts_a_very_deep_stack(self):
+    ((frames, values),) = self.make(1, 600).samples
+    self.assertEqual(len(frames), 512)
+    self.assertEqual(frames[1], 0x100000 + 16 - 1)
+    self.assertGreater(values[0], 10)
 
   def test_is_a_profile_without_a_stack(self):
     profile = self.make(0, 0)
@@ -114,7 +144,12 @@ class ProfileTest(unittest.TestCase):
     with open(self.path, 'w') as file:
       file.write('x' * 10000000)
     self.assertEqual(len(self.make(1, 1).samples), 1)
-    self.assertEqual(os.stat(self.path).st_mode & 0o133, 0)
+
+  # Addresses say how a process is laid out: that is for nobody to change.
+  def test_others_may_only_read_it(self):
+    self.addCleanup(os.umask, os.umask(0))
+    self.make(1, 1)
+    self.assertEqual(os.stat(self.path).st_mode & 0o777, 0o644)
 
   def test_says_what_failed(self):
     results = self.run_example(1, 1, '/', os.path.join(self.path, 'x'),

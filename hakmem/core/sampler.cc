@@ -92,7 +92,8 @@ void Sampler::Begin(uint32_t part, uint64_t unit) {
   if (adapts_) {
     doublings_[part] = rates[part].doublings.load(std::memory_order_relaxed);
   }
-  until_[part] = Draw(interval_ << doublings_[part]) / unit;
+  until_[part] =
+      static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit);
 }
 
 uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {

@@ -46,26 +46,18 @@ class Sampler {
   // The same in two steps: true, and the block counted, when it is none; else
   // nothing is changed, and Take() says that it is one.
   bool Passes(SizeClass size_class, uint64_t bytes) {
-    uint64_t& until = until_[PartOf(size_class)];
-    if (bytes > until) [[unlikely]]
+    int64_t& until = until_[PartOf(size_class)];
+    if (static_cast<int64_t>(bytes) > until) [[unlikely]]
       return false;
-    until -= bytes;
+    until -= static_cast<int64_t>(bytes);
     return true;
   }
 
-  // How many blocks of a class, at most kLastTinyClass, come before the next
-  // sample: 0 when the next block is one.
-  uint64_t BlocksUntil(SizeClass size_class) const {
-    return until_[size_class];
-  }
-  // So many of them came, or did not after all.
-  void Pass(SizeClass size_class, uint64_t blocks) {
-    until_[size_class] -= blocks;
-  }
-  void TakeBack(SizeClass size_class, uint64_t blocks) {
-    until_[size_class] += blocks;
-  }
-  // The sample came: returns its interval.
+  // Counts a block of a class, at most kLastTinyClass; false when it is a
+  // sample, which is due until TakeSmall() takes it.
+  bool PassSmall(size_t size_class) { return --until_[size_class] >= 0; }
+  bool IsDue(SizeClass size_class) const { return until_[size_class] < 0; }
+  // Returns the sample's interval.
   uint64_t TakeSmall(SizeClass size_class) {
     return TakeSample(size_class, ClassSize(size_class));
   }
@@ -90,7 +82,7 @@ class Sampler {
   uint64_t interval_ = 0;
   bool adapts_ = false;
   // Blocks of small classes, bytes of the others.
-  std::array<uint64_t, kParts> until_{};
+  std::array<int64_t, kParts> until_{};
   std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
 };
 

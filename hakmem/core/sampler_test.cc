@@ -1,8 +1,10 @@
 #include "hakmem/core/sampler.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
+#include <thread>
 
 #include "gtest/gtest.h"
 
@@ -22,6 +24,13 @@ void ExpectShare(uint64_t samples, uint64_t n, uint64_t bytes) {
   EXPECT_NEAR(static_cast<double>(samples), mean,
               5 * std::sqrt(mean * (1 - p)) + 1)
       << bytes;
+}
+
+// Counts blocks of a small class to the next sample, which is one of them.
+uint64_t BlocksToSample(Sampler* sampler, SizeClass size_class) {
+  uint64_t blocks = 1;
+  while (sampler->PassSmall(size_class)) ++blocks;
+  return blocks;
 }
 
 TEST(SamplerTest, SamplesBlocksByTheirSize) {
@@ -59,10 +68,12 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
     constexpr uint64_t kSamples = 20000;
     uint64_t blocks = 0;
     for (uint64_t i = 0; i < kSamples; ++i) {
-      blocks += sampler.BlocksUntil(c) + 1;
-      sampler.Pass(c, sampler.BlocksUntil(c));
-      EXPECT_EQ(sampler.BlocksUntil(c), 0u);
-      sampler.TakeSmall(c);
+      EXPECT_FALSE(sampler.IsDue(c));
+      blocks += BlocksToSample(&sampler, c);
+      EXPECT_TRUE(sampler.IsDue(c));
+      // It is the same sample until it is taken.
+      EXPECT_FALSE(sampler.PassSmall(c));
+      EXPECT_EQ(sampler.TakeSmall(c), kInterval);
     }
     ExpectShare(kSamples, blocks, ClassSize(c));
   }
@@ -91,18 +102,18 @@ TEST(SamplerTest, PassesWhatItWouldNotTake) {
 // The distances' variance is the square of their mean.
 TEST(SamplerTest, DistancesAreExponential) {
   Sampler sampler;
-  sampler.Start(1 << 20, false, 4);
+  sampler.Start(kInterval, false, 4);
   double sum = 0;
   double squares = 0;
   constexpr int kSamples = 100000;
   for (int i = 0; i < kSamples; ++i) {
-    const auto distance = static_cast<double>(sampler.BlocksUntil(1)) * 8;
+    const auto distance = static_cast<double>(BlocksToSample(&sampler, 1)) * 8;
     sum += distance;
     squares += distance * distance;
     sampler.TakeSmall(1);
   }
   const double mean = sum / kSamples;
-  EXPECT_NEAR(mean / (1 << 20), 1, 0.02);
+  EXPECT_NEAR(mean / kInterval, 1, 0.02);
   EXPECT_NEAR((squares / kSamples - mean * mean) / (mean * mean), 1, 0.05);
 }
 
@@ -115,13 +126,35 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
   c.Start(kInterval, false, 6);
   int same = 0;
   for (int i = 0; i < 1000; ++i) {
-    EXPECT_EQ(a.BlocksUntil(3), b.BlocksUntil(3));
-    same += a.BlocksUntil(3) == c.BlocksUntil(3) ? 1 : 0;
+    const uint64_t distance = BlocksToSample(&a, 3);
+    EXPECT_EQ(distance, BlocksToSample(&b, 3));
+    same += distance == BlocksToSample(&c, 3) ? 1 : 0;
     a.TakeSmall(3);
     b.TakeSmall(3);
     c.TakeSmall(3);
   }
   EXPECT_LT(same, 100);
+}
+
+// Threads are numbered from 0 on.
+TEST(SamplerTest, NeighbouringSeedsBeginFarApart) {
+  double sum = 0;
+  int alike = 0;  // above the median as the one before, or below it as well
+  bool above_before = false;
+  constexpr uint64_t kSeeds = 1000;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    Sampler sampler;
+    sampler.Start(kInterval, false, seed);
+    const double distance =
+        static_cast<double>(BlocksToSample(&sampler, 1)) * 8 / kInterval;
+    const bool above = distance > std::log(2);
+    sum += distance;
+    alike += above == above_before ? 1 : 0;
+    above_before = above;
+  }
+  EXPECT_NEAR(sum / kSeeds, 1, 5 / std::sqrt(kSeeds));
+  EXPECT_NEAR(static_cast<double>(alike) / kSeeds, 0.5,
+              2.5 / std::sqrt(kSeeds));
 }
 
 // However fast samples come, and each with the interval that it was taken at.
@@ -152,10 +185,26 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
 TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
   Sampler sampler;
   sampler.Start(kInterval, true, 10);
-  for (int i = 0; i < 128; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
+  // The last of these is the end of a window, and doubles it for the next.
+  for (int i = 0; i < 144; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
+  EXPECT_EQ(sampler.TakeSmall(7), 2 * kInterval);
   uint64_t interval = 0;
   for (int i = 0; i < 128; ++i) interval = sampler.TakeSmall(7);
   EXPECT_GE(interval, 16 * kInterval);
+}
+
+// Here time is what the sampler goes by.
+TEST(SamplerTest, TakesMoreAgainWhereThereAreFew) {
+  Sampler sampler;
+  sampler.Start(kInterval, true, 11);
+  uint64_t most = 0;
+  for (int i = 0; i < 256; ++i) most = sampler.TakeSmall(9);
+  ASSERT_GE(most, 16 * kInterval);
+  for (int i = 0; i < 32; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(40));
+    sampler.TakeSmall(9);
+  }
+  EXPECT_LT(sampler.TakeSmall(9), most);
 }
 
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {

@@ -28,22 +28,18 @@ inline constexpr SizeClass kNumClasses = 62;  // with kNoClass
 // own, each with a tag that says which site it belongs to (see tag.h). In the
 // class map a twin's granules have a third number, the twin's door, of which no
 // bin ever has room: so the fast path of free sends these blocks to where they
-// are counted.
+// are counted. Nor has it ever a block: so the fast path of malloc, where a
+// thread takes samples, is sent there by the size table, and counts.
 inline constexpr SizeClass kTwinDistance = kNumClasses - 1;
 inline constexpr SizeClass kFirstTwin = 1 + kTwinDistance;
 inline constexpr SizeClass kNumBins = kFirstTwin + kTwinDistance;
 inline constexpr SizeClass kFirstDoor = kNumBins;
+inline constexpr SizeClass kDoorDistance = kFirstDoor - 1;
 inline constexpr SizeClass kNumMapValues = kFirstDoor + kTwinDistance;
 static_assert(kNumMapValues <= 256);
 
-// Behind them the thread cache has stocks, one for each class that the fast
-// path of malloc serves: see ThreadCache::FillStock().
-inline constexpr SizeClass kFirstStock = kNumMapValues;
-
 // The last class of each pool, and its block size in bytes.
 inline constexpr SizeClass kLastTinyClass = 21;
-inline constexpr SizeClass kNumTops = kFirstStock + kLastTinyClass;
-static_assert(kNumTops <= 256);
 inline constexpr SizeClass kLastL2Class = 41;
 inline constexpr SizeClass kLastL25Class = 61;
 inline constexpr size_t kMaxTinySize = 1024;
@@ -149,16 +145,16 @@ constexpr SmallTable MakeSmallTable() {
 
 inline constexpr SmallTable kSmallTable = MakeSmallTable();
 
-// As kSmallTable, for stocks, and for none.
-constexpr SmallTable MakeSmallStockTable() {
+// As kSmallTable, with the classes' doors, and with none.
+constexpr SmallTable MakeSmallDoorTable() {
   SmallTable table{};
   for (size_t i = 0; i < table.size(); ++i) {
-    table[i] = static_cast<uint8_t>(kFirstStock + kSmallTable[i] - 1);
+    table[i] = static_cast<uint8_t>(kSmallTable[i] + kDoorDistance);
   }
   return table;
 }
 
-inline constexpr SmallTable kSmallStockTable = MakeSmallStockTable();
+inline constexpr SmallTable kSmallDoorTable = MakeSmallDoorTable();
 inline constexpr SmallTable kEmptySmallTable{};
 
 }  // namespace size_class_internal
@@ -193,10 +189,8 @@ constexpr SizeClass PlainOf(SizeClass size_class) {
   return IsTwin(size_class) ? size_class - kTwinDistance : size_class;
 }
 
-// Where the thread cache has the stock of a class, at most kLastTinyClass.
-constexpr SizeClass StockOf(SizeClass size_class) {
-  return kFirstStock + size_class - 1;
-}
+// The class whose blocks a thread that takes samples finds by way of this door.
+constexpr size_t ClassOfDoor(size_t door) { return door - kDoorDistance; }
 
 // What the class map holds for a slab of this class, and back.
 constexpr uint32_t MapValueOf(SizeClass size_class) {

@@ -201,19 +201,6 @@ bool exit_key_made = false;
 
 void** const kNoSlots = thread_cache_internal::no_magazine.slots;
 
-// A stock has this many blocks at most, or fewer of so many bytes. Twice as
-// many of either cost mixed sizes 3 % by colder blocks and gained nothing
-// elsewhere; half as many bytes cost larson, with a dozen blocks a stock, a
-// tenth by more fills, each of them a mispredicted branch.
-constexpr size_t kStockBlocks = 62;
-constexpr size_t kStockBytes = 8 << 10;
-
-constexpr uint32_t StockCapacity(SizeClass size_class) {
-  return static_cast<uint32_t>(
-      std::min(kStockBlocks, kStockBytes / ClassSize(size_class)));
-}
-static_assert(StockCapacity(kLastTinyClass) > 1);
-
 }  // namespace
 
 void CacheCounters::AddTo(CacheCounters& sum) const {
@@ -276,7 +263,6 @@ void ThreadCache::OnThreadExit(void* cache) {
 // Leaves the bins, and what there is of sites, to the next new thread.
 void ThreadCache::Park() {
   state_ = State::kUncached;
-  FlushStocks();
   if (site_cache_.FlushCounts()) registry.ParkSites(site_cache_);
   void* const memory = arena.metadata().Allocate(kParkedBinsBytes);
   if (memory == nullptr) return;
@@ -366,7 +352,6 @@ void ThreadCache::FlushBins() {
   // (see mutex.cc), and that call must not open a bin that is being given up.
   const State state = state_;
   if (state == State::kActive) state_ = State::kBusy;
-  FlushStocks();
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Flush(*this);
   }
@@ -377,68 +362,7 @@ void ThreadCache::FlushBins() {
   state_ = state;
 }
 
-bool ThreadCache::StartStock(SizeClass size_class) {
-  Stock& stock = stocks_[size_class];
-  if (stock.capacity != 0) return false;
-  const uint32_t capacity = StockCapacity(size_class);
-  Magazine* const magazine = magazine_store.Get(MagazineFamilyFor(capacity));
-  if (magazine == nullptr) return false;
-  cache_budget.Force(capacity * ClassSize(size_class));
-  stock.magazine.store(magazine, std::memory_order_relaxed);
-  stock.capacity = capacity;
-  return true;
-}
-
-// As FillStock(), with what is missing from the slabs.
-uint32_t ThreadCache::TopStockUp(SizeClass size_class, uint64_t most) {
-  Stock& stock = stocks_[size_class];
-  stock.short_fills = 0;
-  const auto wanted =
-      static_cast<uint32_t>(std::min(most, uint64_t{stock.capacity}));
-  void** const slots = stock.magazine.load(std::memory_order_relaxed)->slots;
-  uint32_t count = 0;
-  while (count < wanted) {
-    void* const block = Pop(size_class);
-    if (block == nullptr) break;
-    slots[count++] = block;
-  }
-  // A pool's lock may allocate: that call is not to find a stock half done.
-  state_ = State::kBusy;
-  count += PoolOf(size_class)
-               ->backend()
-               .AllocateBatch(size_class, slots + count, wanted - count);
-  state_ = State::kActive;
-  std::atomic_thread_fence(std::memory_order_release);
-  top_[StockOf(size_class)] = slots + count;
-  return count;
-}
-
-void ThreadCache::FlushStock(SizeClass size_class) {
-  std::atomic<Magazine*>& own = stocks_[size_class].magazine;
-  Magazine* const magazine = own.load(std::memory_order_relaxed);
-  if (magazine == nullptr) return;
-  void** const top = top_[StockOf(size_class)];
-  top_[StockOf(size_class)] = kNoSlots;
-  own.store(nullptr, std::memory_order_relaxed);
-  stocks_[size_class].capacity = 0;
-  if (top != kNoSlots && top != magazine->slots) {
-    const auto count = static_cast<uint32_t>(top - magazine->slots);
-    PoolOf(size_class)->backend().FreeBatch(size_class, magazine->slots, count);
-    sampler_.TakeBack(size_class, count);
-  }
-  cache_budget.Return(StockCapacity(size_class) * ClassSize(size_class));
-  magazine_store.Put(magazine);
-}
-
-void ThreadCache::FlushStocks() {
-  for (SizeClass c = 1; c <= kLastTinyClass; ++c) FlushStock(c);
-}
-
 void ThreadCache::TrimBins() {
-  for (SizeClass c = 1; c <= kLastTinyClass; ++c) {
-    void** const top = top_[StockOf(c)];
-    if (std::exchange(stocks_[c].last_top, top) == top) FlushStock(c);
-  }
   for (CachedPool* pool : pools_) {
     if (pool != nullptr) pool->Trim(*this);
   }

@@ -92,18 +92,41 @@ class ThreadCache {
 
   constexpr ThreadCache();
 
-  // The fast path of allocation: a block for `size` bytes, at most
-  // kMaxTinySize, or null when the slow path has to be taken.
-  void* PopSmall(size_t size) { return Pop(small_table_[(size + 7) >> 3]); }
+  // Where the fast path of allocation finds blocks of `size` bytes, at most
+  // kMaxTinySize, for this thread: the size's class, the class's door while the
+  // thread counts what it allocates, or class 0 while the slow path is to see
+  // all of it.
+  size_t SmallBin(size_t size) const { return small_table_[(size + 7) >> 3]; }
 
-  // The same for a class.
-  void* Pop(SizeClass size_class) {
+  // The fast path: a block of a class, or null when the slow path has to be
+  // taken.
+  void* Pop(size_t size_class) {
     void** const top = top_[size_class] - 1;
     void* const block = *top;
     if (block == nullptr) [[unlikely]]
       return nullptr;
     top_[size_class] = top;
     return block;
+  }
+
+  // The path of a thread that takes samples, for a door that SmallBin() gave:
+  // counts the block, and takes it from the class's bin. False when the slow
+  // path has to be taken, because the block is a sample (Sampler::IsDue()) or
+  // the bin is empty.
+  //
+  // Its ten instructions come in front of the fast path's last two, and are
+  // part of the same functions: see docs/profiling.md for what they cost.
+  bool PopCounted(size_t door, void** block) {
+    const size_t size_class = ClassOfDoor(door);
+    if (!sampler_.PassSmall(size_class)) [[unlikely]]
+      return false;
+    *block = Pop(size_class);
+    if (*block == nullptr) [[unlikely]]
+      return false;
+    // Keeps the compiler from merging this with the fast path, which would be
+    // an instruction longer then.
+    asm("" : "+r"(*block));
+    return true;
   }
 
   // The fast path of free: false when the slow path has to be taken.
@@ -204,8 +227,9 @@ class ThreadCache {
 
   // Which site the plain allocations of this thread belong to: none, one, each
   // its caller's, or some of them their stack's. While all belong to any, the
-  // size table leads to class 0, so that PopSmall() fails and the slow path
-  // sees them all; while some do, it leads to the stocks.
+  // size table leads to class 0, so that Pop() fails and the slow path sees
+  // them all; while some do, it leads to doors, which Pop() finds empty as
+  // well, and from there PopCounted() goes on.
   static constexpr uint32_t kByCaller = kNoSite + 1;
   static constexpr uint32_t kBySample = kNoSite + 2;
   static constexpr uint32_t kNotMarked = kNoSite + 3;
@@ -214,7 +238,7 @@ class ThreadCache {
   void SetMark(uint32_t mark) {
     const size_class_internal::SmallTable& table =
         mark <= kByCaller   ? size_class_internal::kEmptySmallTable
-        : mark == kBySample ? size_class_internal::kSmallStockTable
+        : mark == kBySample ? size_class_internal::kSmallDoorTable
                             : size_class_internal::kSmallTable;
     if (small_table_[0] != table[0]) small_table_ = table;
     mark_ = mark;
@@ -222,40 +246,6 @@ class ThreadCache {
 
   // Which allocations are samples, while the mark is kBySample.
   Sampler& sampler() { return sampler_; }
-
-  // Moves blocks of a class, at most kLastTinyClass, from its bin to its stock,
-  // which is empty: `most` at most. Says how many.
-  //
-  // A stock is what PopSmall() takes from while samples are taken, and Push()
-  // does not give to: so it is gone after as many allocations as it has blocks,
-  // however many frees come between, and the slow path has counted them. A
-  // bin's own magazines are empty when blocks are short of, which is with those
-  // who free at once, and the others would never be seen there.
-  uint32_t FillStock(SizeClass size_class, uint64_t most) {
-    Stock& stock = stocks_[size_class];
-    const Magazine* const from =
-        bins_[size_class].current.load(std::memory_order_relaxed);
-    void** const top = top_[size_class];
-    if (state_ != State::kActive || from == nullptr ||
-        top == thread_cache_internal::no_magazine.slots) [[unlikely]]
-      return 0;
-    const auto there = static_cast<uint64_t>(top - from->slots);
-    const uint64_t count = std::min({most, there, uint64_t{stock.capacity}});
-    if (count == 0) [[unlikely]]
-      return StartStock(size_class) ? FillStock(size_class, most) : 0;
-    if (count < stock.capacity / 2 && count < most &&
-        ++stock.short_fills == kShortFills) [[unlikely]] {
-      return TopStockUp(size_class, most);
-    }
-    void** const slots = stock.magazine.load(std::memory_order_relaxed)->slots;
-    std::memcpy(slots, top - count, count * sizeof(void*));
-    // A block is in one place at most: invariant 3.
-    std::atomic_thread_fence(std::memory_order_release);
-    top_[size_class] = top - count;
-    std::atomic_thread_fence(std::memory_order_release);
-    top_[StockOf(size_class)] = slots + count;
-    return static_cast<uint32_t>(count);
-  }
 
   // This thread's copy of the arena's view: see view_.
   const ArenaView& view() const { return view_; }
@@ -432,34 +422,14 @@ class ThreadCache {
   // What the fast paths read stands together, so that they need one base
   // register: also this thread's own copies of the size table and of the
   // arena's view, which is empty before the thread is active.
-  std::array<void**, kNumTops> top_;
+  std::array<void**, kNumMapValues> top_;
   std::array<void**, kNumMapValues> limit_;
   ArenaView view_;
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
 
-  // What a stock's blocks are in, and where its top was when it was last asked.
-  struct Stock {
-    std::atomic<Magazine*> magazine{nullptr};
-    void** last_top = nullptr;
-    uint32_t capacity = 0;     // blocks; 0 while it has no magazine
-    uint32_t short_fills = 0;  // since it was last topped up
-  };
-
-  // A program may go round with a few blocks, and fill stocks with these few.
-  // The stock gets more of them after so many times.
-  static constexpr uint32_t kShortFills = 16;
-
-  // Gets the magazine of a stock; false when it has one, or there is none.
-  bool StartStock(SizeClass size_class);
-  uint32_t TopStockUp(SizeClass size_class, uint64_t most);
-
-  void FlushStock(SizeClass size_class);
-  void FlushStocks();
-
   uint32_t mark_ = kMarkNotKnown;
   Sampler sampler_;
-  std::array<Stock, kLastTinyClass + 1> stocks_;
   SiteCache site_cache_;
 
   State state_ = State::kNew;
@@ -486,7 +456,7 @@ constexpr ThreadCache::ThreadCache(std::index_sequence<kTop...>,
       limit_{((void)kLimit, thread_cache_internal::no_magazine.slots)...} {}
 
 constexpr ThreadCache::ThreadCache()
-    : ThreadCache(std::make_index_sequence<kNumTops>(),
+    : ThreadCache(std::make_index_sequence<kNumMapValues>(),
                   std::make_index_sequence<kNumMapValues>()) {}
 
 // The calling thread's. Initial-exec: hakmem is linked or preloaded, so its

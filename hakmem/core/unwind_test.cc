@@ -345,6 +345,41 @@ TEST(UnwindTest, AgreesBeforeEveryInstruction) {
                            << state.first_bad;
 }
 
+// --- code without tables
+// ------------------------------------------------------
+
+// Calls its first argument with its second, with a frame pointer; as an
+// interpreter may have made it.
+constexpr unsigned char kMadeCode[] = {0x55,              // push rbp
+                                       0x48, 0x89, 0xe5,  // mov rbp, rsp
+                                       0x48, 0x89, 0xf8,  // mov rax, rdi
+                                       0x48, 0x89, 0xf7,  // mov rdi, rsi
+                                       0xff, 0xd0,        // call rax
+                                       0x5d,              // pop rbp
+                                       0xc3};             // ret
+constexpr uintptr_t kAfterTheCall = 12;
+
+TEST(UnwindTest, PassesCodeThatWasMadeAtRunTime) {
+  void* const code = mmap(nullptr, 4096, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(code, MAP_FAILED);
+  std::memcpy(code, kMadeCode, sizeof(kMadeCode));
+  ASSERT_EQ(mprotect(code, 4096, PROT_READ | PROT_EXEC), 0);
+  Views direct;
+  Views through;
+  Look(&direct);
+  reinterpret_cast<void (*)(void (*)(Views*), Views*)>(code)(&Look, &through);
+  // Look()'s own frame, that of the code, and from this function's caller on
+  // the same ones.
+  ASSERT_EQ(through.ours_count, direct.ours_count + 1);
+  EXPECT_EQ(through.ours[1],
+            reinterpret_cast<uintptr_t>(code) + kAfterTheCall - 1);
+  EXPECT_TRUE(std::equal(through.ours + 3, through.ours + through.ours_count,
+                         direct.ours + 2));
+  EXPECT_LT(through.theirs_count, through.ours_count);
+  munmap(code, 4096);
+}
+
 // --- what interrupts itself
 // ---------------------------------------------------
 

@@ -35,7 +35,7 @@ namespace {
 
 extern "C" {
 
-HAKMEM_EXPORT void* hak_alloc(size_t size) { return heap::Allocate(size); }
+HAKMEM_EXPORT_FAST void* hak_alloc(size_t size) { return heap::Allocate(size); }
 
 HAKMEM_EXPORT void* hak_calloc(size_t count, size_t size) {
   return heap::AllocateZeroed(count, size, __builtin_return_address(0));
@@ -53,7 +53,7 @@ HAKMEM_EXPORT void* hak_aligned_alloc(size_t alignment, size_t size) {
   return heap::AllocateAligned(alignment, size, __builtin_return_address(0));
 }
 
-HAKMEM_EXPORT void hak_free(void* ptr) { heap::Free(ptr); }
+HAKMEM_EXPORT_FAST void hak_free(void* ptr) { heap::Free(ptr); }
 
 HAKMEM_EXPORT size_t hak_usable_size(const void* ptr) {
   return heap::UsableSize(ptr);

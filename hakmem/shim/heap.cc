@@ -118,9 +118,10 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
   return size <= old_size && size >= old_size / 2;
 }
 
-// For a class whose bin is empty.
-void* AllocateMissedOrLast(SizeClass size_class, size_t size,
-                           size_t alignment) {
+// For a class whose bin is empty. Out of line, so that who finds a block in the
+// bin has no stack frame.
+[[gnu::noinline]] void* AllocateMissedOrLast(SizeClass size_class, size_t size,
+                                             size_t alignment) {
   void* block = AllocateMissed(size_class);
   if (block != nullptr) [[likely]]
     return block;
@@ -134,9 +135,6 @@ void* AllocateMissedOrLast(SizeClass size_class, size_t size,
                                        const void* caller) {
   uint32_t site;
   if (Mark() == ThreadCache::kBySample) {
-    if (size <= kMaxTinySize && alignment == 1) {
-      return AllocateSampledSmall(size, caller);
-    }
     site = SampledSite(size, alignment, caller);
   } else {
     site = MarkedSite(caller);
@@ -166,11 +164,6 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
   return AllocateMarked(size, 1, caller);
 }
 
-// A block of a class whose bin is empty.
-[[gnu::noinline]] void* AllocateMissedSmall(size_t size) {
-  return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
-}
-
 }  // namespace
 
 void* AllocateUntracked(size_t size, size_t alignment) {
@@ -191,8 +184,9 @@ void* AllocateUntracked(size_t size, size_t alignment) {
     void* const block = AllocateTinyByCaller(size, caller);
     return block != nullptr ? block : AllocateMarked(size, 1, caller);
   }
-  if (mark == ThreadCache::kNotMarked) return AllocateMissedSmall(size);
-  if (mark == ThreadCache::kBySample) return AllocateSampledSmall(size, caller);
+  if (mark == ThreadCache::kNotMarked) {
+    return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
+  }
   void* const block = AllocateTiny(size, mark);
   return block != nullptr ? block : AllocateMarked(size, 1, caller);
 }
@@ -207,8 +201,7 @@ void* AllocateUntracked(size_t size, size_t alignment) {
       return block;
     return AllocateMissedOrLast(size_class, size, 16);
   }
-  void* const block = AllocateLast(kNoClass, size, 16, nullptr, kNoTag);
-  return block != nullptr ? block : OutOfMemory();
+  return AllocateUntracked(size, 16);
 }
 
 namespace {

@@ -31,11 +31,13 @@ inline constexpr bool kChecked = false;
 void CheckLive(const void* block);
 void CheckSize(const void* block, size_t size, size_t alignment);
 
-// The slow paths, out of line. Contracts as for Allocate() and Free(); `value`
-// is what this thread's view says of `block`. It is a size_t, since that is
-// what Free() has in a register: as a SizeClass it cost one instruction there.
+// The slow paths, out of line. Contracts as for Allocate() and Free();
+// AllocateCounted() where ThreadCache::PopCounted() has failed. `value` is what
+// this thread's view says of `block`. It is a size_t, since that is what Free()
+// has in a register: as a SizeClass it cost one instruction there.
 void* AllocateSlow(size_t size, const void* caller);
 void* AllocateMedium(size_t size, const void* caller);
+void* AllocateCounted(size_t size, const void* caller);
 void FreeSlow(void* block, size_t value);
 
 // A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null
@@ -44,10 +46,15 @@ void FreeSlow(void* block, size_t value);
 inline void* AllocateFor(size_t size, const void* caller) {
   if (size > kMaxTinySize) [[unlikely]]
     return AllocateMedium(size, caller);
-  void* const block = thread_cache.PopSmall(size);
-  if (block == nullptr) [[unlikely]]
-    return AllocateSlow(size, caller);
-  return block;
+  const size_t bin = thread_cache.SmallBin(size);
+  void* const block = thread_cache.Pop(bin);
+  if (block != nullptr) [[likely]]
+    return block;
+  if (bin < kFirstDoor) return AllocateSlow(size, caller);
+  void* counted;
+  if (thread_cache.PopCounted(bin, &counted)) [[likely]]
+    return counted;
+  return AllocateCounted(size, caller);
 }
 
 // AllocateFor() whoever called the function that this is part of. Asks for that
@@ -55,10 +62,15 @@ inline void* AllocateFor(size_t size, const void* caller) {
 [[gnu::always_inline]] inline void* Allocate(size_t size) {
   if (size > kMaxTinySize) [[unlikely]]
     return AllocateMedium(size, __builtin_return_address(0));
-  void* const block = thread_cache.PopSmall(size);
-  if (block == nullptr) [[unlikely]]
-    return AllocateSlow(size, __builtin_return_address(0));
-  return block;
+  const size_t bin = thread_cache.SmallBin(size);
+  void* const block = thread_cache.Pop(bin);
+  if (block != nullptr) [[likely]]
+    return block;
+  if (bin < kFirstDoor) return AllocateSlow(size, __builtin_return_address(0));
+  void* counted;
+  if (thread_cache.PopCounted(bin, &counted)) [[likely]]
+    return counted;
+  return AllocateCounted(size, __builtin_return_address(0));
 }
 
 // The same, whatever site the thread's plain allocations belong to: none.

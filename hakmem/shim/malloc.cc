@@ -79,11 +79,11 @@ void* Pvalloc(size_t size, const void* caller) {
 
 extern "C" {
 
-HAKMEM_EXPORT void* malloc(size_t size) noexcept {
+HAKMEM_EXPORT_FAST void* malloc(size_t size) noexcept {
   return heap::Allocate(size);
 }
 
-HAKMEM_EXPORT void free(void* ptr) noexcept { heap::Free(ptr); }
+HAKMEM_EXPORT_FAST void free(void* ptr) noexcept { heap::Free(ptr); }
 
 HAKMEM_EXPORT void free_sized(void* ptr, size_t size) noexcept {
   heap::FreeSized(ptr, size, 1);

@@ -45,19 +45,31 @@ namespace heap = hakmem::heap;
   }
 }
 
+[[gnu::noinline]] void* NewCounted(size_t size, const void* caller) {
+  void* const block = heap::AllocateCounted(size, caller);
+  return block != nullptr ? block : NewSlow(size, 0, caller);
+}
+
 [[gnu::always_inline]] inline void* New(size_t size) {
   if (size <= hakmem::kMaxTinySize) [[likely]] {
-    void* const block = hakmem::thread_cache.PopSmall(size);
+    const size_t bin = hakmem::thread_cache.SmallBin(size);
+    void* const block = hakmem::thread_cache.Pop(bin);
     if (block != nullptr) [[likely]]
       return block;
+    if (bin >= hakmem::kFirstDoor) {
+      void* counted;
+      if (hakmem::thread_cache.PopCounted(bin, &counted)) [[likely]]
+        return counted;
+      return NewCounted(size, __builtin_return_address(0));
+    }
   }
   return NewSlow(size, 0, __builtin_return_address(0));
 }
 
 }  // namespace
 
-HAKMEM_EXPORT void* operator new(size_t size) { return New(size); }
-HAKMEM_EXPORT void* operator new[](size_t size) { return New(size); }
+HAKMEM_EXPORT_FAST void* operator new(size_t size) { return New(size); }
+HAKMEM_EXPORT_FAST void* operator new[](size_t size) { return New(size); }
 HAKMEM_EXPORT void* operator new(size_t size, std::align_val_t alignment) {
   return NewSlow(size, static_cast<size_t>(alignment),
                  __builtin_return_address(0));
@@ -67,12 +79,14 @@ HAKMEM_EXPORT void* operator new[](size_t size, std::align_val_t alignment) {
                  __builtin_return_address(0));
 }
 
-HAKMEM_EXPORT void operator delete(void* ptr) noexcept { heap::Free(ptr); }
-HAKMEM_EXPORT void operator delete[](void* ptr) noexcept { heap::Free(ptr); }
-HAKMEM_EXPORT void operator delete(void* ptr, size_t size) noexcept {
+HAKMEM_EXPORT_FAST void operator delete(void* ptr) noexcept { heap::Free(ptr); }
+HAKMEM_EXPORT_FAST void operator delete[](void* ptr) noexcept {
+  heap::Free(ptr);
+}
+HAKMEM_EXPORT_FAST void operator delete(void* ptr, size_t size) noexcept {
   heap::FreeSized(ptr, size, 1);
 }
-HAKMEM_EXPORT void operator delete[](void* ptr, size_t size) noexcept {
+HAKMEM_EXPORT_FAST void operator delete[](void* ptr, size_t size) noexcept {
   heap::FreeSized(ptr, size, 1);
 }
 HAKMEM_EXPORT void operator delete(void* ptr, std::align_val_t) noexcept {

@@ -5,9 +5,11 @@ linked with hakmem.
 import errno
 import glob
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 from hakmem.core import pprof
@@ -30,6 +32,29 @@ class ProfileCase(preloading.PreloadCase):
 
   def files(self, pattern):
     return sorted(glob.glob(os.path.join(self.scratch, pattern)))
+
+
+def wait_for_open(pid):
+  """Until the process is in an openat(2) for a file that it writes anew."""
+  end = time.monotonic() + 60
+  while time.monotonic() < end:
+    with open(f'/proc/{pid}/syscall', encoding='ascii') as file:
+      call = file.read().split()
+    if call[0] == '257' and int(call[3], 16) & os.O_TRUNC:
+      return
+  raise TimeoutError
+
+
+def wait_until_handled(pid, number):
+  """Until no such signal waits for the process."""
+  end = time.monotonic() + 60
+  while time.monotonic() < end:
+    with open(f'/proc/{pid}/status', encoding='ascii') as file:
+      pending = re.findall('^(?:SigPnd|ShdPnd):\t([0-9a-f]+)$', file.read(),
+                           re.MULTILINE)
+    if not any(int(bits, 16) >> (number - 1) & 1 for bits in pending):
+      return
+  raise TimeoutError
 
 
 def by_place(lines, profile):
@@ -67,8 +92,11 @@ class SampledTest(ProfileCase):
   def test_is_exact_where_all_blocks_are_samples(self):
     path = os.path.join(self.scratch, 'exact')
     out = self.run_program('exact', path, HAKMEM_SAMPLE_BYTES='1')
-    for exact, profiled in by_place(out.splitlines(), pprof.read(path)):
+    places = by_place(out.splitlines(), pprof.read(path))
+    for exact, profiled in places:
       self.assertEqual(exact, profiled)
+    self.assertEqual([exact[0] for exact, _ in places],
+                     [3, 1, 1, 1, 1, 0, 1, 1, 1, 1])
 
   def test_stacks_reach_main_and_below(self):
     path = os.path.join(self.scratch, 'exact')
@@ -85,6 +113,14 @@ class SampledTest(ProfileCase):
       # Ends in _start, of the program; what called main is the C library's.
       self.assertIn(profile.mapping_of[frames[-1]], own)
       self.assertIn(profile.mapping_of[frames[-2]], libc)
+
+  def test_says_that_there_are_none_where_every_block_has_a_site(self):
+    path = os.path.join(self.scratch, 'empty')
+    self.run_program(
+        'exact', path, HAKMEM_SAMPLE_BYTES='1', HAKMEM_SITES='caller',
+        expect_stderr='hakmem: warning: no samples are taken with '
+        'HAKMEM_SITES=caller: profiles will be empty\n')
+    self.assertEqual(pprof.read(path).samples, [])
 
   def test_is_off_unless_asked_for(self):
     out = self.run_program('write', 'x')
@@ -133,6 +169,30 @@ class WrittenTest(ProfileCase):
     self.assertEqual(out.split(), ['0', '0', str(errno.EISDIR),
                                    str(errno.ENOENT)])
     self.assertEqual(len(self.files('*')), 2)
+
+  # The program waits in hak_profile_write() for somebody to read the pipe. A
+  # handler must not write another one in the middle of it, nor end the wait.
+  def test_a_signal_while_one_is_written(self):
+    number = int(signal.SIGUSR2)
+    pipe = os.path.join(self.scratch, 'pipe')
+    os.mkfifo(pipe)
+    with subprocess.Popen(
+        [PROGRAM, 'write', pipe], stdout=subprocess.PIPE, text=True,
+        cwd=self.scratch, env=self.environment(
+            False, HAKMEM_PROFILE_SIGNAL=str(number),
+            HAKMEM_PROFILE_FILE='./%n.prof')) as process:
+      wait_for_open(process.pid)
+      for _ in range(3):
+        process.send_signal(number)
+        wait_until_handled(process.pid, number)
+        wait_for_open(process.pid)
+      self.assertIsNone(process.poll())
+      with open(pipe, 'rb') as file:
+        profile = pprof.decode(file.read())
+      out = process.communicate(timeout=60)[0]
+    self.assertEqual(out, '0\n')
+    self.assertEqual(profile.period, 512 * 1024)
+    self.assertEqual(self.files('*.prof'), [])
 
   def test_a_path_that_cannot_be_written_costs_a_line(self):
     line = ('hakmem: warning: cannot write the profile /none/p: '

@@ -6,7 +6,7 @@
 // blocks between, and keeps some at each; writes a profile to FILE, and a line
 // for each place: its function's address, and what it has in use and has
 // allocated, in blocks and bytes, all sizes as the heap rounds them up.
-// exact FILE: a few blocks of one place; the same lines.
+// exact FILE: a few blocks of each way to allocate; the same lines.
 // write PATH...: prints what hak_profile_write() returns for each.
 // raise SIGNAL TIMES: allocates, raises the signal, as often as that.
 // busy SECONDS: allocates and frees for that long.
@@ -37,10 +37,10 @@ struct Count {
   std::atomic<uint64_t> inuse_bytes{0};
 };
 
-constexpr int kPlaces = 6;  // the last one keeps nothing
+constexpr int kPlaces = 10;  // of which number 5 keeps nothing
 Count counts[kPlaces];
 
-void* Note(Count& count, void* block) {
+[[gnu::noinline]] void* Note(Count& count, void* block) {
   if (block == nullptr) abort();
   count.alloc_objects += 1;
   count.alloc_bytes += hak_usable_size(block);
@@ -72,6 +72,21 @@ void Release(int place, void* block) {
   return Note(counts[5], malloc(size));
 }
 
+[[gnu::noinline]] void* AllocateAlignedSmall() {
+  return Note(counts[6], aligned_alloc(64, 192));
+}
+[[gnu::noinline]] void* AllocateZeroedLarge() {
+  return Note(counts[7], calloc(1500, 2000));
+}
+[[gnu::noinline]] void* AllocateToResize() {
+  return Note(counts[8], malloc(100));
+}
+[[gnu::noinline]] void* Resize(void* block) {
+  counts[8].inuse_objects -= 1;
+  counts[8].inuse_bytes -= hak_usable_size(block);
+  return Note(counts[9], realloc(block, 5000));
+}
+
 void PrintCounts() {
   const uintptr_t places[kPlaces] = {
       reinterpret_cast<uintptr_t>(&AllocateSmall),
@@ -79,7 +94,11 @@ void PrintCounts() {
       reinterpret_cast<uintptr_t>(&AllocateMedium),
       reinterpret_cast<uintptr_t>(&AllocateAligned),
       reinterpret_cast<uintptr_t>(&AllocateLarge),
-      reinterpret_cast<uintptr_t>(&AllocateShort)};
+      reinterpret_cast<uintptr_t>(&AllocateShort),
+      reinterpret_cast<uintptr_t>(&AllocateAlignedSmall),
+      reinterpret_cast<uintptr_t>(&AllocateZeroedLarge),
+      reinterpret_cast<uintptr_t>(&AllocateToResize),
+      reinterpret_cast<uintptr_t>(&Resize)};
   for (int i = 0; i < kPlaces; ++i) {
     const Count& count = counts[i];
     std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
@@ -136,8 +155,15 @@ int Five(int threads, const char* path) {
 }
 
 int Exact(const char* path) {
-  void* const blocks[] = {AllocateSmall(), AllocateSmall(), AllocateNew(),
-                          AllocateMedium(), AllocateLarge()};
+  void* const blocks[] = {AllocateSmall(),
+                          AllocateSmall(),
+                          AllocateNew(),
+                          AllocateMedium(),
+                          AllocateAligned(),
+                          AllocateLarge(),
+                          AllocateAlignedSmall(),
+                          AllocateZeroedLarge(),
+                          Resize(AllocateToResize())};
   Release(0, AllocateSmall());
   const int error = hak_profile_write(path);
   PrintCounts();

@@ -33,27 +33,13 @@ uint32_t StackSite(const void* caller, uint64_t interval) {
 
 }  // namespace
 
-void* AllocateSampledSmall(size_t size, const void* caller) {
+[[gnu::noinline]] void* AllocateCounted(size_t size, const void* caller) {
   const SizeClass size_class = SmallSizeToClass(size);
   Sampler& sampler = thread_cache.sampler();
-  const uint64_t before = sampler.BlocksUntil(size_class);
-  if (before == 0) [[unlikely]] {
-    const uint32_t site = StackSite(caller, sampler.TakeSmall(size_class));
-    return site != kNoSite ? AllocateTracked(size, 1, site)
-                           : AllocateUntracked(size, 1);
-  }
-  const uint32_t stocked = thread_cache.FillStock(size_class, before);
-  if (stocked != 0) [[likely]] {
-    sampler.Pass(size_class, stocked);
-    return thread_cache.Pop(StockOf(size_class));
-  }
-  // The bin is empty, too, if this thread has any.
-  sampler.Pass(size_class, 1);
-  void* const block = AllocateUntracked(size, 1);
-  if (block != nullptr) {
-    sampler.Pass(size_class, thread_cache.FillStock(size_class, before - 1));
-  }
-  return block;
+  if (!sampler.IsDue(size_class)) return AllocateUntracked(size, 1);
+  const uint32_t site = StackSite(caller, sampler.TakeSmall(size_class));
+  return site != kNoSite ? AllocateTracked(size, 1, site)
+                         : AllocateUntracked(size, 1);
 }
 
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
@@ -65,9 +51,7 @@ uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
         size_class, (size + kGranuleSize - 1) & ~(uint64_t{kGranuleSize} - 1));
   } else if (size_class > kLastTinyClass) {
     interval = sampler.Take(size_class, ClassSize(size_class));
-  } else if (sampler.BlocksUntil(size_class) != 0) {
-    sampler.Pass(size_class, 1);
-  } else {
+  } else if (!sampler.PassSmall(size_class)) {
     interval = sampler.TakeSmall(size_class);
   }
   return interval != 0 ? StackSite(caller, interval) : kNoSite;

@@ -1,6 +1,7 @@
 // Allocation on threads that take samples (HAKMEM_SAMPLE_BYTES,
 // HAKMEM_PROFILE): which blocks become tracked ones, of a site that is the
-// stack of the call.
+// stack of the call. Of small blocks the heap's fast paths count most
+// themselves: see ThreadCache::PopCounted() and AllocateCounted().
 
 #ifndef HAKMEM_SHIM_SAMPLED_H_
 #define HAKMEM_SHIM_SAMPLED_H_
@@ -11,10 +12,6 @@
 #include "hakmem/core/core.h"
 
 namespace hakmem::heap {
-
-// AllocateFor() of at most kMaxTinySize bytes, where the stock of the size's
-// class is empty.
-void* AllocateSampledSmall(size_t size, const void* caller);
 
 // The site that the allocation of a block of any other kind is for: its stack
 // when it is a sample, else kNoSite. To be asked once for each block.

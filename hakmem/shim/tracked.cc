@@ -276,7 +276,7 @@ void SpillSlot(SiteSlot* slot) {
 
 // A block of the twin's bin for the site of a slot that has no room. Null when
 // the bin is empty or the slot is to be flushed.
-void* AllocateCounted(SiteSlot* slot) {
+void* AllocateFromBin(SiteSlot* slot) {
   if (slot->left <= 1) return nullptr;
   const SizeClass twin = slot->twin;
   void* block = thread_cache.Pop(twin);
@@ -349,7 +349,7 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
     if (slot->tag == site) {
       if (PlainOf(twin) > kLastTinyClass) {
-        if (void* const block = AllocateCounted(slot)) return block;
+        if (void* const block = AllocateFromBin(slot)) return block;
       } else if (slot->top != slot->blocks) {
         const bool flushed = CountAlloc(slot);
         void* const block = *--slot->top;
@@ -405,7 +405,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
     site = last->site;
   }
   SiteSlot* const slot = cache.SlotAt(site, TwinOf(size_class));
-  return slot->tag == site ? AllocateCounted(slot) : nullptr;
+  return slot->tag == site ? AllocateFromBin(slot) : nullptr;
 }
 
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {

@@ -13,10 +13,9 @@ import sys
 import tempfile
 import unittest
 
-HAKMEM = os.path.abspath(sys.argv.pop(1))
-OPTIONS_PAGE = os.path.abspath(sys.argv.pop(1))
+from command_case import CommandCase, HAKMEM, NOBODY, hakmem
 
-NOBODY = 65534
+OPTIONS_PAGE = os.path.abspath(sys.argv.pop(1))
 
 # Says which malloc it runs on, and exits with its first argument.
 REPORTER = '''
@@ -35,13 +34,7 @@ int main(int argc, char** argv) {
 STAGE = '^(p0|tls_tiny|tls_l2|tls_full|unlocked)\n$'
 
 
-def hakmem(*arguments, **kwargs):
-  kwargs.setdefault('stdout', subprocess.PIPE)
-  return subprocess.run([HAKMEM, *arguments], stderr=subprocess.PIPE, text=True,
-                        timeout=60, check=False, **kwargs)
-
-
-class CommandTestCase(unittest.TestCase):
+class ProgramsTestCase(CommandCase):
 
   @classmethod
   def setUpClass(cls):
@@ -77,13 +70,8 @@ class CommandTestCase(unittest.TestCase):
     os.chmod(path, mode)
     return path
 
-  def assert_refused(self, result, status, pattern):
-    self.assertEqual(result.returncode, status, result.stderr)
-    self.assertRegex(result.stderr, f'^hakmem: {pattern}\n$')
-    self.assertEqual(result.stdout, '')
 
-
-class RunTest(CommandTestCase):
+class RunTest(ProgramsTestCase):
 
   def test_program_is_on_hakmem(self):
     self.assertEqual(
@@ -263,7 +251,7 @@ class RunTest(CommandTestCase):
     self.assertRegex(result.stdout, STAGE)
 
 
-class RightsTest(CommandTestCase):
+class RightsTest(ProgramsTestCase):
   """Programs that the loader trusts no environment for."""
 
   def setUp(self):
@@ -343,7 +331,7 @@ class RightsTest(CommandTestCase):
       self.assertEqual(hakmem('run', program).returncode == 0, on_hakmem, name)
 
 
-class LibraryTest(CommandTestCase):
+class LibraryTest(ProgramsTestCase):
 
   def copy_command(self, folder):
     command = os.path.join(self.path(folder), 'hakmem')
@@ -380,7 +368,7 @@ class LibraryTest(CommandTestCase):
     self.assertRegex(self.run_copy(link, 'run', self.reporter).stdout, STAGE)
 
 
-class TextTest(CommandTestCase):
+class TextTest(ProgramsTestCase):
 
   def test_options_are_those_of_the_page(self):
     with open(OPTIONS_PAGE, encoding='utf-8') as page:

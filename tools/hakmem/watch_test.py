@@ -21,10 +21,10 @@ import termios
 import time
 import unittest
 
-HAKMEM = os.path.abspath(sys.argv.pop(1))
+from command_case import CommandCase, HAKMEM, NOBODY, hakmem
+
 FAKE_TARGET = os.path.abspath(sys.argv.pop(1))
 
-NOBODY = 65534
 # Leaks in one of 20 threads, on the line that says so; does what its argument
 # says at the end.
 LEAKY = '''
@@ -82,12 +82,6 @@ int main(int argc, char** argv) {
 HOSTILE = '</script><img~src=x~onerror=alert(1)>\x1b[31m'
 
 
-def hakmem(*arguments, **kwargs):
-  kwargs.setdefault('stdout', subprocess.PIPE)
-  return subprocess.run([HAKMEM, *map(str, arguments)], stderr=subprocess.PIPE,
-                        text=True, timeout=60, check=False, **kwargs)
-
-
 def wait_until(condition):
   """Waits for what another process does; a minute is for ever."""
   end = time.monotonic() + 60
@@ -141,7 +135,7 @@ class Target:
     self.process.stdout.close()
 
 
-class WatchTestCase(unittest.TestCase):
+class WatchTestCase(CommandCase):
 
   def setUp(self):
     self.scratch = tempfile.mkdtemp(dir='/tmp')
@@ -154,11 +148,6 @@ class WatchTestCase(unittest.TestCase):
     target = Target(*prefix, **kwargs)
     self.addCleanup(target.end)
     return target
-
-  def assert_refused(self, result, status, pattern):
-    self.assertEqual(result.returncode, status, result.stderr)
-    self.assertRegex(result.stderr, f'^hakmem: {pattern}\n$')
-    self.assertEqual(result.stdout, '')
 
 
 class TopTest(WatchTestCase):
@@ -569,6 +558,8 @@ class RecordTest(WatchTestCase):
     return [line for line in self.lines(name) if 't' in line]
 
   def test_until_the_target_ends(self):
+    with open(self.path('recording'), 'w', encoding='ascii') as file:
+      file.write('{}\n' * 10000)  # which goes
     target = self.target()
     target.fill()
     process = self.record(target)
