@@ -221,6 +221,9 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
   if (void* const block = cache.Pop(size_class)) return block;
   ThreadCache::Bin& bin = cache.bin(size_class);
   if (bin.capacity == 0 && !Prepare(cache, size_class)) {
+    // What waits in depots may be what leaves no room for a bin: in the child
+    // of a fork, say, which has one thread where the parent had many.
+    Drain(size_class, 1);
     return backend_.Allocate(size_class);
   }
   bin.drawn = true;
