@@ -273,6 +273,14 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
   return site;
 }
 
+size_t SiteCache::table_bytes() const {
+  return mask_ == 0 ? 0 : mask_ + sizeof(SiteSlot);
+}
+
+size_t SiteCache::resident_bytes() const {
+  return os::ResidentBytes(slots_, table_bytes());
+}
+
 void SiteCache::Retire() {
   if (last_ids_ != nullptr) {
     arena.metadata().Free(last_ids_, kLastIds * sizeof(LastId));

@@ -120,6 +120,18 @@ class ThreadRegistry {
     size_t bytes = 0;
     for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
       for (SizeClass i = 1; i < kNumBins; ++i) bytes += c->BinBytes(i);
+      for (SizeClass i = 1; i <= kLastTinyClass; ++i) bytes += c->StockBytes(i);
+      c->site_cache_.ForEachSlot([&bytes](const SiteCache::Counted& counted) {
+        bytes += static_cast<size_t>(counted.held) *
+                 SiteTable::Cell(counted.cell).block_bytes;
+      });
+    }
+    for (const ParkedBins* p = parked_; p != nullptr; p = p->next) {
+      for (SizeClass i = 1; i < kNumBins; ++i) {
+        for (const Magazine* m : {p->bins[i].current, p->bins[i].previous}) {
+          if (m != nullptr) bytes += m->count * ClassSize(i);
+        }
+      }
     }
     return bytes;
   }
@@ -414,6 +426,18 @@ ThreadCache::BinBytes(SizeClass size_class) const {
     blocks += *const_cast<const volatile uint16_t*>(&previous->count);
   }
   return blocks * ClassSize(size_class);
+}
+
+// The same for a stock.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD size_t
+ThreadCache::StockBytes(SizeClass size_class) const {
+  const Magazine* const magazine =
+      stocks_[size_class].magazine.load(std::memory_order_acquire);
+  if (magazine == nullptr) return 0;
+  void** const* const top_address = &top_[StockOf(size_class)];
+  const auto count = static_cast<size_t>(
+      *const_cast<void** const volatile*>(top_address) - magazine->slots);
+  return count <= StockCapacity(size_class) ? count * ClassSize(size_class) : 0;
 }
 
 void ThreadCache::AdoptOrphans() {

@@ -413,6 +413,7 @@ class ThreadCache {
   }
 
   size_t BinBytes(SizeClass size_class) const;
+  size_t StockBytes(SizeClass size_class) const;
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
   void Park();
