@@ -19,6 +19,7 @@
 #include "hakmem/core/metadata.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/options.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/retention.h"
 #include "hakmem/core/run_tree.h"
 #include "hakmem/core/size_class.h"
@@ -34,6 +35,8 @@ struct Span {
   Kind kind;
   uint8_t size_class;  // of a slab; kNoClass for a large block
 };
+
+inline constexpr uint32_t kHugeGranules = os::kHugePageSize / kGranuleSize;
 
 // What it takes to tell an address's class. Constant once the arena exists;
 // before that, no address is inside of it.
@@ -69,8 +72,9 @@ struct ArenaView {
 //     says which, or in one free run of the tree, and the span map says 0.
 //  2. No two free runs touch each other.
 //  3. The class map is not 0 for exactly the granules of slabs.
-//  4. A dirty granule is free and may hold old data; every other free granule
-//     reads as zero.
+//  4. A dirty granule is free and the system may back it. It may hold old data,
+//     unless it is clean as well; that and every other free granule reads as
+//     zero.
 //  5. The owner map is 0 for every granule but those of slabs whose blocks are
 //     all for one site; there it may be the key of the site and the block size
 //     (site_cache.h).
@@ -116,6 +120,9 @@ class Arena {
   // Returns free memory to the system until at most `keep` bytes of it are
   // left; says how many bytes went.
   size_t Purge(size_t keep) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Says that parts of a span went back to the system.
+  void NotePurgedParts(const Span* span) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns free memory that nobody wanted for HAKMEM_DECAY_MS; says how many
   // bytes went. `now` is os::CoarseMilliseconds().
@@ -258,6 +265,9 @@ class Arena {
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
+  // Whether clean granules are to be purged.
+  enum class Clean { kToo, kNot };
+
   void SetUp();
   bool Reserve(uint64_t arena_bytes);
   // Calls fn(start, bytes) for what is accessible beside the arena.
@@ -275,12 +285,26 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakeDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LookForHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool HugePageIsFree(uint32_t page) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsFullWith(uint32_t page, uint32_t start, uint32_t end) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkHugePage(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkWhatIsTouched(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeHugePages(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void KeepSmall(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MakeHugeAgain(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeRuns(size_t keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PurgeRun(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t HeldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NotePressure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -311,6 +335,9 @@ class Arena {
   std::atomic<uint32_t>* owner_map_ = nullptr;
   RunTree::Node* nodes_ = nullptr;
   uint64_t* dirty_ = nullptr;  // one bit a granule
+  // Likewise: dirty, but only because a huge page may back it of which other
+  // parts were touched.
+  uint64_t* clean_ = nullptr;
   // Likewise: went to the system in this period of HAKMEM_DECAY_MS, and in the
   // last one, and was not used since. What went earlier would be gone by now
   // anyway, and is no reason to keep more. When it was one, the workload
@@ -326,6 +353,12 @@ class Arena {
   std::atomic<uint32_t> owners_frontier_{0};     // those with a writable owner
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  // Huge pages that are kept small, and how many those are.
+  uint64_t* small_ = nullptr;
+  uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  // Whether what is touched comes in huge pages, as far as that is known.
+  bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
+  bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   // What large blocks have wanted back, and whether any came since decay was
   // last due.

@@ -37,8 +37,11 @@ class ArenaTest : public testing::Test {
   void Make(size_t arena_bytes, size_t retain_bytes) {
     setenv("HAKMEM_ARENA_BYTES", std::to_string(arena_bytes).c_str(), 1);
     setenv("HAKMEM_RETAIN_BYTES", std::to_string(retain_bytes).c_str(), 1);
+    // So that what is dirty is what was used, whatever the system's setting.
+    setenv("HAKMEM_HUGE_PAGES", "never", 1);
     arena_ = std::make_unique<Arena>();
     ASSERT_TRUE(arena_->EnsureReady());
+    unsetenv("HAKMEM_HUGE_PAGES");
     unsetenv("HAKMEM_ARENA_BYTES");
     unsetenv("HAKMEM_RETAIN_BYTES");
   }

@@ -255,6 +255,7 @@ void Slab::PurgePages(uint32_t least) {
     }
     purged_pages = static_cast<uint16_t>(purged_pages + (end - first));
   });
+  arena.NotePurgedParts(this);
   dirty_pages = 0;
 }
 
