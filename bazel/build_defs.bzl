@@ -124,6 +124,24 @@ def ubsan_test(name, test, **kwargs):
     """Runs `test` built by clang with UBSan, without recovery. Arguments as in tsan_test."""
     _sanitizer_test(name, test, "ubsan", **kwargs)
 
+def sanitizer_binary(name, binary, sanitizer, tags = [], **kwargs):
+    """The cc_binary `binary`, built by clang with a sanitizer, for a test to run.
+
+    Args:
+      name: of the target.
+      binary: label of the cc_binary.
+      sanitizer: asan, ubsan or tsan.
+      tags: as everywhere.
+      **kwargs: data, visibility and what else every rule takes.
+    """
+    retargeted_binary(
+        name = name,
+        compiler = sanitizer,
+        program = binary,
+        tags = tags + _TAGS,
+        **kwargs
+    )
+
 def fuzz_test(name, binary, corpus, max_len, runs, tags = [], **kwargs):
     """Runs the libFuzzer target `binary`: the corpus, and then inputs that are new.
 

@@ -25,8 +25,13 @@ constexpr uint32_t kCommitStep = (4 << 20) / kGranuleSize;
 
 constexpr uint64_t kLeastArena = uint64_t{4} << 20;
 
-// Huge pages are 2 MiB: the arena begins at one.
-constexpr size_t kArenaAlignment = size_t{2} << 20;
+// The arena begins with a huge page.
+constexpr size_t kArenaAlignment = os::kHugePageSize;
+
+// So much of the class map lies before the first huge page of it: what an arena
+// of 8 GiB uses. Of a huge page nearly all would be wasted. And the span map
+// begins with a huge page, of which only the first part is accessible.
+constexpr size_t kClassMapHead = 128 << 10;
 
 // Of what is live, this part may stay with the process as free memory. With a
 // 16th the workload "server" had 1.30 to 1.34 times of what is live at the end
@@ -95,21 +100,27 @@ bool Arena::Reserve(uint64_t arena_bytes) {
   const size_t node_bytes = PageUp(granules * sizeof(RunTree::Node));
   const size_t dirty_bytes = PageUp(granules / 8 + sizeof(uint64_t));
   const size_t metadata_bytes = MetadataBytes(arena_bytes);
-  const size_t total = arena_bytes + class_bytes + span_bytes + owner_bytes +
-                       node_bytes + 3 * dirty_bytes + metadata_bytes;
+  const size_t gap =
+      class_bytes < os::kHugePageSize ? 0 : os::kHugePageSize - kClassMapHead;
+  const size_t total = arena_bytes + gap + class_bytes + kClassMapHead +
+                       span_bytes + owner_bytes + node_bytes + 5 * dirty_bytes +
+                       metadata_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kArenaAlignment));
   if (start == nullptr) return false;
-  char* next = start + arena_bytes;
+  char* next = start + arena_bytes + gap;
   const auto carve = [&next](size_t bytes) {
     char* const piece = next;
     next += bytes;
     return piece;
   };
   class_map_ = reinterpret_cast<std::atomic<uint8_t>*>(carve(class_bytes));
+  carve(kClassMapHead);
   span_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(span_bytes));
   owner_map_ = reinterpret_cast<std::atomic<uint32_t>*>(carve(owner_bytes));
   nodes_ = reinterpret_cast<RunTree::Node*>(carve(node_bytes));
   dirty_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  clean_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
+  small_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   purged_now_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   purged_before_ = reinterpret_cast<uint64_t*>(carve(dirty_bytes));
   metadata_.Init(carve(metadata_bytes), metadata_bytes);
@@ -150,6 +161,7 @@ bool Arena::CommitTables(uint32_t granules) {
   };
   if (!commit(span_map_, sizeof(uint32_t), 1) ||
       !commit(nodes_, sizeof(RunTree::Node), 1) || !commit(dirty_, 1, 8) ||
+      !commit(clean_, 1, 8) || !commit(small_, 1, 8) ||
       !commit(purged_now_, 1, 8) || !commit(purged_before_, 1, 8)) {
     return false;
   }
@@ -180,17 +192,26 @@ bool Arena::Grow(uint32_t granules) {
   if (first > 1 && IsFree(first - 1))
     missing -= std::min(granules, free_.LengthAt(first - 1));
   if (missing > limit_ - first) return false;
-  const uint32_t generous =
+  uint32_t generous =
       std::min(limit_ - first, std::max({missing, kCommitStep, frontier_ / 8}));
+  // To the end of a huge page.
+  const uint32_t beyond = (first + generous) % kHugeGranules;
+  generous = generous - missing >= beyond
+                 ? generous - beyond
+                 : std::min(limit_ - first, generous + kHugeGranules - beyond);
+  if (frontier_ != 0 || options_.huge_pages != kHugePagesAsSet) {
+    LookForHugePages();
+  }
   for (const uint32_t step : {generous, missing}) {
     if (!CommitTables(first + step)) continue;
     if (!os::Commit(AddressOf(frontier_),
                     (first + step - frontier_) * kGranuleSize)) {
       continue;
     }
-    if (options_.huge_pages != 0) {
-      os::AskForHugePages(AddressOf(frontier_),
-                          (first + step - frontier_) * kGranuleSize);
+    if (options_.huge_pages != kHugePagesAsSet) {
+      (options_.huge_pages == kHugePagesAsked ? os::AskForHugePages
+                                              : os::RefuseHugePages)(
+          AddressOf(frontier_), (first + step - frontier_) * kGranuleSize);
     }
     frontier_ = first + step;
     InsertFree(first, step);
@@ -262,13 +283,17 @@ static void ForEachWord(uint64_t* map, uint32_t start, uint32_t length, Fn fn) {
 }
 
 // Clears the marks of a run that is being handed out; says how many granules
-// had them, and how many pages that went lately they are missed in.
+// may hold old data. `*missed`, unless null: as AllocateRun().
 uint32_t Arena::TakeDirty(uint32_t start, uint32_t length, uint32_t* missed) {
-  uint32_t taken = 0;
-  ForEachWord(dirty_, start, length, [&taken](uint64_t& word, uint64_t mask) {
-    taken += static_cast<uint32_t>(std::popcount(word & mask));
-    word &= ~mask;
-  });
+  const auto clear = [start, length](uint64_t* map) {
+    uint32_t taken = 0;
+    ForEachWord(map, start, length, [&taken](uint64_t& word, uint64_t mask) {
+      taken += static_cast<uint32_t>(std::popcount(word & mask));
+      word &= ~mask;
+    });
+    return taken;
+  };
+  const uint32_t taken = clear(dirty_);
   if (absent_ != 0 && taken != 0) {
     // Rounded up, so that with the last dirty granule the last of them goes.
     const uint64_t dirty = dirty_granules_;
@@ -284,7 +309,7 @@ uint32_t Arena::TakeDirty(uint32_t start, uint32_t length, uint32_t* missed) {
     if (missed != nullptr) *missed = lately;
   }
   dirty_granules_ -= taken;
-  return taken;
+  return huge_pages_ ? taken - clear(clean_) : taken;
 }
 
 void Arena::MarkDirty(uint32_t start, uint32_t length) {
@@ -328,6 +353,7 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   if (end != run + length) free_.Insert(end, run + length - end);
   span->start = start;
   span->granules = granules;
+  if (huge_pages_) MarkWhatIsTouched(start, end);
   Enter(span, start, end);
   if (absent_ != 0) ForgetPurged(os::CoarseMilliseconds());
   const uint32_t dirty = TakeDirty(start, granules, missed);
@@ -388,6 +414,7 @@ bool Arena::ResizeRun(Span* span, uint32_t granules) {
     if (end + length != new_end) {
       free_.Insert(new_end, end + length - new_end);
     }
+    if (huge_pages_) MarkWhatIsTouched(end, new_end);
     TakeDirty(end, new_end - end, nullptr);
     retention_.Taken(Dirty());
     if (const uint32_t purged = TakePurged(end, new_end - end); purged != 0) {
@@ -445,7 +472,7 @@ void Arena::ForgetPurged(int64_t now) {
 }
 
 size_t Arena::HeldLocked() {
-  return live_bytes() + DirtyBytes() + direct_bytes_ +
+  return live_bytes() + size_t{dirty_granules_} * kGranuleSize + direct_bytes_ +
          metadata_.resident_bytes();
 }
 
@@ -456,9 +483,11 @@ bool Arena::MakeRoom(size_t bytes) {
   if (limit_bytes_ == SIZE_MAX) return true;
   const size_t held = HeldLocked();
   if (bytes <= limit_bytes_ && held <= limit_bytes_ - bytes) return true;
-  const size_t dirty = DirtyBytes();
+  const size_t dirty = size_t{dirty_granules_} * kGranuleSize;
   if (bytes > limit_bytes_ || held - dirty > limit_bytes_ - bytes) return false;
   PurgeLocked((limit_bytes_ - bytes - (held - dirty)) >> kGranuleShift);
+  // Some of it may have been taken for absent.
+  if (HeldLocked() > limit_bytes_ - bytes) PurgeLocked(0);
   return HeldLocked() <= limit_bytes_ - bytes;
 }
 
@@ -518,14 +547,30 @@ size_t Arena::Decay(int64_t now) {
   return purged;
 }
 
-// From the top down: allocation takes the lowest addresses first, so the
-// highest are wanted last.
+// Where there are huge pages, those first that are free as a whole: to purge a
+// part of one splits it, and the system gets the part back only when it is
+// short of memory. What nobody has used of them is wanted next, and goes last.
 size_t Arena::PurgeLocked(size_t keep) {
   ForgetPurged(os::CoarseMilliseconds());
-  const size_t before = DirtyBytes();
+  const uint32_t before = dirty_granules_;
+  if (huge_pages_) {
+    PurgeHugePages(keep);
+    PurgeRuns(keep, Clean::kNot);
+  }
+  PurgeRuns(keep, Clean::kToo);
+  return size_t{before - dirty_granules_} * kGranuleSize;
+}
+
+// From the top down: allocation takes the lowest addresses first, so the
+// highest are wanted last.
+void Arena::PurgeRuns(size_t keep, Clean clean) {
+  const auto word_of = [this, clean](uint32_t index) {
+    return clean == Clean::kToo ? dirty_[index]
+                                : dirty_[index] & ~clean_[index];
+  };
   uint32_t end = dirty_end_;
-  while (Dirty() > keep && end > 0) {
-    const uint64_t word = dirty_[(end - 1) / 64]
+  while (Beyond(keep) != 0 && end > 0) {
+    const uint64_t word = word_of((end - 1) / 64)
                           << (63 - (end - 1) % 64);  // bit end-1 on top
     if (word == 0) {
       end = (end - 1) / 64 * 64;
@@ -534,20 +579,33 @@ size_t Arena::PurgeLocked(size_t keep) {
     end -= static_cast<uint32_t>(std::countl_zero(word));
     // [start, end) is dirty, and no longer than what is to go.
     uint32_t start = end;
-    while (start > 0 && end - start < Dirty() - keep &&
-           ((dirty_[(start - 1) / 64] >> ((start - 1) % 64)) & 1) != 0) {
+    while (start > 0 && end - start < Beyond(keep) &&
+           ((word_of((start - 1) / 64) >> ((start - 1) % 64)) & 1) != 0) {
       --start;
     }
-    if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) break;
-    TakeDirty(start, end - start, nullptr);
-    purged_granules_ += end - start;
-    any_purged_now_ = true;
-    ForEachWord(purged_now_, start, end - start,
-                [](uint64_t& word, uint64_t mask) { word |= mask; });
+    if (!PurgeRun(start, end)) break;
+    if (huge_pages_) KeepSmall(start, end);
     end = start;
   }
-  dirty_end_ = end;
-  return before - DirtyBytes();
+  if (clean == Clean::kToo) dirty_end_ = end;
+}
+
+// Returns granules, all of them free, to the system; false when it refuses. To
+// want back what was clean is no reason to keep more.
+bool Arena::PurgeRun(uint32_t start, uint32_t end) {
+  if (!os::Purge(AddressOf(start), (end - start) * kGranuleSize)) return false;
+  const bool huge_pages = huge_pages_;
+  ForEachWord(purged_now_, start, end - start,
+              [this, huge_pages](uint64_t& word, uint64_t mask) {
+                const auto index = &word - purged_now_;
+                mask &= dirty_[index];
+                word |= huge_pages ? mask & ~clean_[index] : mask;
+              });
+  any_purged_now_ = true;
+  const uint32_t before = dirty_granules_;
+  TakeDirty(start, end - start, nullptr);
+  purged_granules_ += before - dirty_granules_;
+  return true;
 }
 
 size_t Arena::Purge(size_t keep) {
@@ -586,18 +644,19 @@ void Arena::ShowFigures() {
   show(hak_observed.committed_bytes, frontier_);
   show(hak_observed.slab_bytes, live - large_granules_);
   show(hak_observed.large_bytes, large_granules_);
-  hak_observed.free_dirty_bytes.store(DirtyBytes(), std::memory_order_relaxed);
+  show(hak_observed.free_dirty_bytes, dirty_granules_);
   show(hak_observed.purged_bytes, purged_granules_);
 }
 
 Arena::Stats Arena::GetStats() {
   MutexLock lock(mu_);
+  if (frontier_ != 0) LookForHugePages();
   Stats stats;
   stats.reserved_bytes = size_t{limit_} * kGranuleSize;
   stats.committed_bytes = size_t{frontier_} * kGranuleSize;
   stats.large_bytes = size_t{large_granules_} * kGranuleSize;
   stats.slab_bytes = live_bytes() - stats.large_bytes;
-  stats.dirty_bytes = DirtyBytes();
+  stats.dirty_bytes = size_t{dirty_granules_} * kGranuleSize;
   stats.purged_bytes = purged_granules_ * kGranuleSize;
   stats.metadata_bytes = metadata_.used_bytes();
   stats.table_bytes = 0;
@@ -616,6 +675,8 @@ void Arena::ForEachTable(Fn fn) {
                         sizeof(uint32_t)));
   fn(nodes_, PageUp(granules * sizeof(RunTree::Node)));
   fn(dirty_, PageUp(granules / 8));
+  fn(clean_, PageUp(granules / 8));
+  fn(small_, PageUp(granules / 8));
   fn(purged_now_, PageUp(granules / 8));
   fn(purged_before_, PageUp(granules / 8));
   metadata_.ForEachAccessible(fn);

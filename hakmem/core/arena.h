@@ -36,6 +36,8 @@ struct Span {
   uint8_t size_class;  // of a slab; kNoClass for a large block
 };
 
+inline constexpr uint32_t kHugeGranules = os::kHugePageSize / kGranuleSize;
+
 // What it takes to tell an address's class. Constant once the arena exists;
 // before that, no address is inside of it.
 struct ArenaView {
@@ -70,8 +72,9 @@ struct ArenaView {
 //     says which, or in one free run of the tree, and the span map says 0.
 //  2. No two free runs touch each other.
 //  3. The class map is not 0 for exactly the granules of slabs.
-//  4. A dirty granule is free and may hold old data; every other free granule
-//     reads as zero.
+//  4. A dirty granule is free and the system may back it. It may hold old data,
+//     unless it is clean as well; that and every other free granule reads as
+//     zero.
 //  5. The owner map is 0 for every granule but those of slabs whose blocks are
 //     all for one site; there it may be the key of the site and the block size
 //     (site_cache.h).
@@ -122,6 +125,9 @@ class Arena {
   // Returns free memory to the system until at most `keep` bytes of it are
   // left; says how many bytes went.
   size_t Purge(size_t keep) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Says that parts of a span went back to the system.
+  void NotePurgedParts(const Span* span) ABSL_LOCKS_EXCLUDED(mu_);
 
   // Returns free memory that nobody wanted for HAKMEM_DECAY_MS; says how many
   // bytes went. `now` is os::CoarseMilliseconds().
@@ -264,6 +270,9 @@ class Arena {
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
+  // Whether clean granules are to be purged.
+  enum class Clean { kToo, kNot };
+
   void SetUp();
   bool Reserve(uint64_t arena_bytes);
   // Calls fn(start, bytes) for what is accessible beside the arena.
@@ -281,21 +290,37 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakeDirty(uint32_t start, uint32_t length, uint32_t* missed)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t DirtyBytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return size_t{dirty_granules_} * kGranuleSize -
-           size_t{absent_} * os::kPageSize;
-  }
-  // The same in granules, rounded up.
+  // The dirty granules, less what is absent of them: an estimate, by which the
+  // bounds go. What must hold counts them whole.
   uint32_t Dirty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return static_cast<uint32_t>((DirtyBytes() + kGranuleSize - 1) >>
-                                 kGranuleShift);
+    constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
+    return dirty_granules_ - absent_ / kPages;
   }
+  // How many have to go until `keep` are left, or none at all.
+  uint32_t Beyond(size_t keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (keep == 0) return dirty_granules_;
+    return Dirty() > keep ? static_cast<uint32_t>(Dirty() - keep) : 0;
+  }
+  void LookForHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool HugePageIsFree(uint32_t page) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsFullWith(uint32_t page, uint32_t start, uint32_t end) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkHugePage(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkWhatIsTouched(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeHugePages(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void KeepSmall(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MakeHugeAgain(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeRuns(size_t keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PurgeRun(uint32_t start, uint32_t end)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t HeldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom(size_t bytes) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void NotePressure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -326,6 +351,9 @@ class Arena {
   std::atomic<uint32_t>* owner_map_ = nullptr;
   RunTree::Node* nodes_ = nullptr;
   uint64_t* dirty_ = nullptr;  // one bit a granule
+  // Likewise: dirty, but only because a huge page may back it of which other
+  // parts were touched.
+  uint64_t* clean_ = nullptr;
   // Likewise: went to the system in this period of HAKMEM_DECAY_MS, and in the
   // last one, and was not used since. What went earlier would be gone by now
   // anyway, and is no reason to keep more. When it was one, the workload
@@ -348,6 +376,12 @@ class Arena {
   uint32_t absent_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t absent_now_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t absent_before_ ABSL_GUARDED_BY(mu_) = 0;
+  // Huge pages that are kept small, and how many those are.
+  uint64_t* small_ = nullptr;
+  uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  // Whether what is touched comes in huge pages, as far as that is known.
+  bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
+  bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
   Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
   // What large blocks have wanted back, and whether any came since decay was
   // last due.

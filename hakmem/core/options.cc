@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::string_view kPrefix = "HAKMEM_";
 
+constexpr std::string_view kHugePagesWords[] = {"0", "1", "never"};
 constexpr std::string_view kSitesWords[] = {"0", "caller"};
 constexpr std::string_view kLeaksWords[] = {"0", "1"};
 constexpr std::string_view kStatsWords[] = {"0", "exit"};
@@ -37,8 +38,9 @@ constexpr OptionInfo kOptionTable[] = {
      "milliseconds after which free memory goes that nobody wanted meanwhile"},
     {"HAKMEM_BACKGROUND", &Options::background, 0, 1,
      "1: a thread returns memory also while the program does nothing"},
-    {"HAKMEM_HUGE_PAGES", &Options::huge_pages, 0, 1,
-     "1: ask for huge pages, where the system gives them to who asks"},
+    {"HAKMEM_HUGE_PAGES", &Options::huge_pages, 0, 2,
+     "1: ask for huge pages; never: refuse them; 0: leave that to the system",
+     kHugePagesWords},
     {"HAKMEM_PURGE", &Options::purge, 0, 1,
      "1: return free memory to the system; 0: only when that is asked for"},
     {"HAKMEM_SITES", &Options::sites, 0, 1,

@@ -24,6 +24,11 @@ inline constexpr uint64_t kReportNone = 0;
 inline constexpr uint64_t kReportToStderr = 1;
 inline constexpr uint64_t kReportToFile = 2;
 
+// What HAKMEM_HUGE_PAGES may be: as the system has it, asked for, refused.
+inline constexpr uint64_t kHugePagesAsSet = 0;
+inline constexpr uint64_t kHugePagesAsked = 1;
+inline constexpr uint64_t kHugePagesNever = 2;
+
 // What HAKMEM_PROFILE may be, beside a number of seconds.
 inline constexpr uint64_t kProfileNever = 0;
 inline constexpr uint64_t kProfileAtExit = 1;
@@ -53,8 +58,8 @@ struct Options {
   uint64_t decay_ms = 100;
   // 1: a thread of hakmem's own returns memory while the program does nothing.
   uint64_t background = 0;
-  // 1: asks the system for huge pages.
-  uint64_t huge_pages = 0;
+  // Whether the system is asked for huge pages, or to give none.
+  uint64_t huge_pages = kHugePagesAsSet;
   // 1: free memory goes back to the system. 0: only when it is asked for.
   uint64_t purge = 1;
   // kSitesByCaller: every plain allocation belongs to its caller's site.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysinfo.h>
@@ -12,6 +13,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <cstring>
 
 namespace hakmem::os {
 namespace {
@@ -63,6 +65,35 @@ bool Purge(void* start, size_t bytes) {
 void AskForHugePages(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
   madvise(start, bytes, MADV_HUGEPAGE);
+}
+
+void RefuseHugePages(void* start, size_t bytes) {
+  const ErrnoKeeper keeper;
+  madvise(start, bytes, MADV_NOHUGEPAGE);
+}
+
+bool GivesHugePages(bool asked) {
+  const ErrnoKeeper keeper;
+  // prctl(2): 0; 1 for a process that gets none; and since Linux 6.18 3 for one
+  // that gets none unless it asks.
+  constexpr long kOnlyWhoAsks = 3;
+  const long disabled = syscall(SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  if (disabled > 0 && !(asked && disabled == kOnlyWhoAsks)) return false;
+  const int fd = OpenFile("/sys/kernel/mm/transparent_hugepage/enabled",
+                          O_RDONLY | O_CLOEXEC, 0);
+  if (fd < 0) return false;
+  // "always [madvise] never": the word in brackets holds.
+  char text[64];
+  const ptrdiff_t size = ReadFile(fd, text, sizeof(text));
+  CloseFile(fd);
+  const char* const end = text + std::max<ptrdiff_t>(size, 0);
+  const char* const word = std::find(static_cast<const char*>(text), end, '[');
+  const auto is = [word, end](const char* name) {
+    const size_t length = std::strlen(name);
+    return static_cast<size_t>(end - word) >= length &&
+           std::memcmp(word, name, length) == 0;
+  };
+  return is("[always]") || (asked && is("[madvise]"));
 }
 
 void* Map(size_t bytes, size_t alignment) {

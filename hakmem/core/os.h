@@ -43,8 +43,17 @@ void* Reserve(size_t bytes, size_t alignment);
 // False when the system refused and the contents are still there.
 [[nodiscard]] bool Purge(void* start, size_t bytes);
 
-// Asks for huge pages there, where the system gives them to who asks.
+// Asks for huge pages there, where the system gives them to who asks; or for
+// none.
 void AskForHugePages(void* start, size_t bytes);
+void RefuseHugePages(void* start, size_t bytes);
+
+inline constexpr size_t kHugePageSize = size_t{2} << 20;
+
+// Whether the system gives this process huge pages where they fit: to who
+// `asked`, or anyway. Takes some 6 us, the first time in a process 30 us. False
+// where the system does not tell.
+bool GivesHugePages(bool asked);
 
 // A fresh zeroed mapping whose start is a multiple of `alignment`, or null.
 void* Map(size_t bytes, size_t alignment);

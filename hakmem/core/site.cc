@@ -345,6 +345,36 @@ size_t SiteTable::used_bytes() const {
   return bytes;
 }
 
+template <typename Fn>
+void SiteTable::ForEachTable(Fn fn) {
+  MutexLock lock(mu_);
+  if (!ready_.load(std::memory_order_relaxed)) return;
+  const auto table = [&fn](const ObservedRegion& region, size_t committed) {
+    fn(reinterpret_cast<const void*>(
+           region.address.load(std::memory_order_relaxed)),
+       committed);
+  };
+  table(hak_observed.sites, sites_committed_);
+  table(hak_observed.cells, cells_committed_);
+  table(hak_observed.names, names_committed_);
+  table(hak_observed.frames, frames_committed_);
+  fn(static_cast<const void*>(buckets_), kBuckets * sizeof(*buckets_));
+}
+
+size_t SiteTable::accessible_bytes() {
+  size_t sum = 0;
+  ForEachTable([&sum](const void*, size_t bytes) { sum += bytes; });
+  return sum;
+}
+
+size_t SiteTable::resident_bytes() {
+  size_t sum = 0;
+  ForEachTable([&sum](const void* start, size_t bytes) {
+    sum += os::ResidentBytes(start, bytes);
+  });
+  return sum;
+}
+
 namespace {
 
 void AddLive(ObservedSite& record, int64_t bytes) {

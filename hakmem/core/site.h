@@ -108,6 +108,11 @@ class SiteTable {
   // Bytes of memory that the tables have in use.
   size_t used_bytes() const;
 
+  // Of the tables, in bytes: what is accessible, and what of it the system
+  // backs with memory, asked page by page.
+  size_t accessible_bytes() ABSL_LOCKS_EXCLUDED(mu_);
+  size_t resident_bytes() ABSL_LOCKS_EXCLUDED(mu_);
+
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
@@ -134,6 +139,9 @@ class SiteTable {
   uint64_t AddFile(std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom(ObservedRegion& region, size_t* committed, uint64_t elements)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Calls fn(start, bytes) for what is accessible.
+  template <typename Fn>
+  void ForEachTable(Fn fn) ABSL_LOCKS_EXCLUDED(mu_);
   std::atomic<uint32_t>& BucketOf(uint64_t hash) const;
 
   std::atomic<bool> ready_{false};

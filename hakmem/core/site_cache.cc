@@ -305,6 +305,14 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
   return site;
 }
 
+size_t SiteCache::table_bytes() const {
+  return mask_ == 0 ? 0 : mask_ + sizeof(SiteSlot);
+}
+
+size_t SiteCache::resident_bytes() const {
+  return os::ResidentBytes(slots_, table_bytes());
+}
+
 void SiteCache::Retire() {
   for (LastId** const known : {&last_callers_, &last_numbers_}) {
     if (*known == nullptr) continue;

@@ -191,6 +191,11 @@ class SiteCache {
   // Gives all blocks back, adds all that was counted, and has no slots again.
   void Retire();
 
+  // Bytes of the table of slots, and what of it the system backs with memory.
+  // For the holder of the registry's lock.
+  size_t table_bytes() const;
+  size_t resident_bytes() const;
+
   // What others see of a slot that has a pair.
   struct Counted {
     uint32_t site;

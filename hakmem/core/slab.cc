@@ -252,6 +252,7 @@ void Slab::PurgePages(uint32_t least) {
     }
     purged_pages = static_cast<uint16_t>(purged_pages + (end - first));
   });
+  arena.NotePurgedParts(this);
   dirty_pages = 0;
   purged_at = static_cast<uint16_t>(os::CoarseMilliseconds());
 }

@@ -154,6 +154,13 @@ class ThreadRegistry {
     for (uint32_t i = 0; i < parked_sites_count_; ++i) {
       bytes += HeldBytes(parked_sites_[i].cache);
     }
+    for (const ParkedBins* p = parked_; p != nullptr; p = p->next) {
+      for (SizeClass i = 1; i < kNumBins; ++i) {
+        for (const Magazine* m : {p->bins[i].current, p->bins[i].previous}) {
+          if (m != nullptr) bytes += m->count * ClassSize(i);
+        }
+      }
+    }
     return bytes;
   }
 

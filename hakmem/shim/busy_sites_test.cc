@@ -2,8 +2,6 @@
 // program sees them: exact like all others.
 
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <barrier>
@@ -17,6 +15,7 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/in_child.h"
 
 namespace {
 
@@ -331,19 +330,14 @@ TEST_F(BusySitesTest, AForkedChildHasThemToo) {
     barrier.arrive_and_wait();
   });
   barrier.arrive_and_wait();
-  const pid_t child = fork();
-  if (child == 0) {
-    int status = hak_sites_check() == 0 ? 0 : 1;
+  hakmem::InChild([this, &blocks] {
+    const bool was_right = hak_sites_check() == 0;
     for (void* const block : blocks) free(block);
-    for (const uintptr_t site : sites) {
-      if (StatsOf(site).live_blocks != 0) status = 2;
-    }
-    if (hak_sites_check() != 0) status = 3;
-    _exit(status);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return was_right && hak_sites_check() == 0 &&
+           std::all_of(std::begin(sites), std::end(sites), [](uintptr_t site) {
+             return StatsOf(site).live_blocks == 0;
+           });
+  });
   barrier.arrive_and_wait();
   thread.join();
   for (void* const block : blocks) free(block);

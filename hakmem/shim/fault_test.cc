@@ -291,6 +291,7 @@ HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
 [[noreturn]] void RunThreads(uint32_t odds) {
   constexpr int kThreads = 4;
   constexpr int kThreadSteps = 600;
+  constexpr int kMostRounds = 20;
   std::vector<Workload> workloads;
   for (uint64_t i = 0; i < kThreads; ++i) workloads.emplace_back(1000 + i * 77);
   std::latch refusing(1);
@@ -300,7 +301,11 @@ HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
   for (Workload& own : workloads) {
     threads.emplace_back([&] {
       refusing.wait();
-      own.Run(kThreadSteps, true);
+      // Again where chance has refused nothing yet.
+      for (int round = 0; round < kMostRounds; ++round) {
+        own.Run(kThreadSteps, true);
+        if (refused != 0) break;
+      }
       ran.count_down();
       granting.wait();
       own.Run(kThreadSteps, false);

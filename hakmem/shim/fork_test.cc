@@ -10,7 +10,6 @@
 #include <atomic>
 #include <barrier>
 #include <cstring>
-#include <functional>
 #include <latch>
 #include <thread>
 #include <vector>
@@ -18,10 +17,13 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/in_child.h"
 
 extern char** environ;
 
 namespace {
+
+using hakmem::InChild;
 
 constexpr size_t kMiB = size_t{1} << 20;
 constexpr size_t kSizes[] = {16,    500,    1000,   4000,
@@ -65,20 +67,6 @@ void BeforeConstructors(int, char**, char**) {
 }
 
 HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
-
-// Runs `body` in a child, whose exit status is 0 if it returns true.
-void InChild(const std::function<bool()>& body) {
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    alarm(kChildSeconds);
-    _exit(body() ? 0 : 1);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
-}
 
 // Threads that allocate and free until the object goes.
 class Busy {
@@ -126,6 +114,7 @@ TEST(ForkTest, ChildReusesWhatOtherThreadsHadCached) {
   constexpr int kThreads = 8;
   constexpr size_t kSize = 20000;
   constexpr int kBlocks = 50;
+  UseAllPools();  // as the handlers of fork() do
   const size_t without = Stats().slab_bytes;
   std::latch cached(kThreads);
   std::latch end(1);

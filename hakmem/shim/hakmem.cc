@@ -92,7 +92,7 @@ HAKMEM_EXPORT int hak_stats_get(hak_stats* stats, size_t stats_size) {
   now.cache_bytes =
       static_cast<uint64_t>(std::max<int64_t>(0, hakmem::cache_budget.used()));
   now.free_dirty_bytes = from.free_dirty;
-  now.metadata_bytes = from.metadata + hakmem::site_table.used_bytes();
+  now.metadata_bytes = from.metadata;
   now.live_bytes = from.live();
   now.thread_cache_bytes = from.thread_cached;
   now.depot_bytes = from.depot_cached;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -56,6 +57,13 @@ size_t Anonymous() {
   return 0;
 }
 
+// Within a twentieth.
+void ExpectWhatTheSystemSays() {
+  const auto ours = static_cast<double>(Stats().resident_bytes);
+  const auto theirs = static_cast<double>(Anonymous());
+  EXPECT_NEAR(ours, theirs, theirs / 20);
+}
+
 std::vector<void*> Allocate(size_t bytes, size_t size) {
   std::vector<void*> blocks(bytes / size);
   for (void*& block : blocks) {
@@ -101,26 +109,78 @@ TEST(FiguresTest, LiveIsWhatTheProgramHasToTheByte) {
   EXPECT_EQ(Stats().live_bytes, before);
 }
 
+// A thread that ends may leave its free blocks to the next one.
+TEST(FiguresTest, LiveIsWithoutWhatAThreadLeftBehind) {
+  std::vector<void*> blocks = Allocate(kMiB, 300);
+  hak_release_memory(0);
+  const uint64_t before = Stats().live_bytes;
+  std::thread([] {
+    std::vector<void*> own = Allocate(kMiB, 300);
+    Free(own);
+  }).join();
+  // The thread's own first block may stay, and what the C library keeps.
+  EXPECT_LE(Stats().live_bytes, before + 4096);
+  Free(blocks);
+}
+
 TEST(FiguresTest, ResidentAgreesWithTheSystem) {
   std::vector<void*> small = Allocate(100 * kMiB, 700);
   std::vector<void*> large = Allocate(100 * kMiB, 3 * kMiB);
   // Not touched, so not there.
   void* const untouched = malloc(500 * kMiB);
-  const auto compare = [] {
-    const auto ours = static_cast<double>(Stats().resident_bytes);
-    const auto theirs = static_cast<double>(Anonymous());
-    EXPECT_NEAR(ours, theirs, theirs / 20);
-  };
-  compare();
+  ExpectWhatTheSystemSays();
   for (size_t i = 0; i < small.size(); i += 2) {
     free(small[i]);
     small[i] = nullptr;
   }
-  compare();
+  ExpectWhatTheSystemSays();
   Free(large);
-  compare();
+  ExpectWhatTheSystemSays();
   Free(small);
   free(untouched);
+}
+
+// The records of sites, and the tables that threads have of theirs.
+TEST(FiguresTest, TablesOfSitesAreAmongThem) {
+  constexpr uintptr_t kSites = 40000;
+  constexpr size_t kThreads = 8;
+  const hak_stats before = Stats();
+  ExpectSums(before);
+  std::vector<void*> blocks;
+  for (uintptr_t site = 1; site <= kSites; ++site) {
+    blocks.push_back(hak_alloc_at(500, site));
+    std::memset(blocks.back(), 1, 500);
+  }
+  const hak_stats with_sites = Stats();
+  ExpectSums(with_sites);
+  // A record each, and a cell.
+  EXPECT_GE(with_sites.metadata_bytes, before.metadata_bytes + kSites * 320);
+  EXPECT_GE(with_sites.table_resident_bytes,
+            before.table_resident_bytes + kSites * 320);
+  ExpectWhatTheSystemSays();
+
+  std::barrier<> barrier(kThreads + 1);
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < kThreads; ++i) {
+    threads.emplace_back([&barrier] {
+      free(hak_alloc_at(100, 1));
+      barrier.arrive_and_wait();
+      barrier.arrive_and_wait();
+    });
+  }
+  barrier.arrive_and_wait();
+  const hak_stats with_threads = Stats();
+  ExpectSums(with_threads);
+  constexpr size_t kLeastTable = 4096;
+  EXPECT_GE(with_threads.metadata_bytes,
+            with_sites.metadata_bytes + kThreads * kLeastTable);
+  EXPECT_GE(with_threads.table_resident_bytes,
+            with_sites.table_resident_bytes + kThreads * kLeastTable);
+  barrier.arrive_and_wait();
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_LT(Stats().table_bytes + kThreads * kLeastTable / 2,
+            with_threads.table_bytes);
+  Free(blocks);
 }
 
 TEST(ReleaseTest, AtLeastSoMuch) {

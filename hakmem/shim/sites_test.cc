@@ -3,8 +3,6 @@
 
 #include <pthread.h>
 #include <stdlib.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <barrier>
 #include <cerrno>
@@ -18,6 +16,7 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/in_child.h"
 
 namespace {
 
@@ -338,19 +337,12 @@ TEST_F(SitesTest, AForkedChildTakesTheCountsOver) {
     barrier.arrive_and_wait();
   });
   barrier.arrive_and_wait();
-  const pid_t child = fork();
-  if (child == 0) {
-    int status = 0;
-    if (StatsOf(site_).live_blocks != blocks.size()) status = 1;
-    if (hak_sites_check() != 0) status = 2;
+  hakmem::InChild([this, &blocks] {
+    const bool has_all =
+        StatsOf(site_).live_blocks == blocks.size() && hak_sites_check() == 0;
     for (void* const block : blocks) free(block);
-    if (StatsOf(site_).live_blocks != 0) status = 3;
-    if (hak_sites_check() != 0) status = 4;
-    _exit(status);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+    return has_all && StatsOf(site_).live_blocks == 0 && hak_sites_check() == 0;
+  });
   barrier.arrive_and_wait();
   thread.join();
   EXPECT_EQ(StatsOf(site_).live_blocks, blocks.size());

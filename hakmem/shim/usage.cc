@@ -11,6 +11,28 @@ namespace {
 // Figures that were not read at one instant may contradict each other.
 size_t Less(size_t from, size_t what) { return from - std::min(from, what); }
 
+// The tables that threads have of sites.
+struct SlotTables {
+  size_t bytes = 0;
+  size_t resident = 0;
+};
+
+SlotTables GetSlotTables(bool ask_for_resident) {
+  struct Sum {
+    SlotTables tables;
+    bool ask_for_resident;
+  } sum = {{}, ask_for_resident};
+  ThreadCache::ForEachSiteCache(
+      [](void* context, const SiteCache& cache) {
+        auto* const sum = static_cast<Sum*>(context);
+        sum->tables.bytes += cache.table_bytes();
+        if (sum->ask_for_resident)
+          sum->tables.resident += cache.resident_bytes();
+      },
+      &sum);
+  return sum.tables;
+}
+
 }  // namespace
 
 Usage GetUsage() {
@@ -37,8 +59,12 @@ Usage GetUsage() {
   usage.reserved = stats.reserved_bytes;
   usage.direct = direct_mappings.mapped_bytes();
   usage.direct_count = direct_mappings.count();
-  usage.metadata = stats.metadata_bytes;
-  usage.tables = stats.table_bytes + direct_mappings.table_bytes();
+  const size_t slot_tables = GetSlotTables(false).bytes;
+  const size_t direct_table = direct_mappings.table_bytes();
+  usage.metadata = stats.metadata_bytes + site_table.used_bytes() +
+                   slot_tables + direct_table;
+  usage.tables = stats.table_bytes + site_table.accessible_bytes() +
+                 slot_tables + direct_table;
   usage.mapped = usage.committed + usage.direct + usage.tables;
   return usage;
 }
@@ -50,7 +76,8 @@ Residency GetResidency() {
           .large = of_arena.large,
           .free_runs = of_arena.free,
           .direct = of_direct.blocks,
-          .tables = of_arena.tables + of_direct.table};
+          .tables = of_arena.tables + of_direct.table +
+                    site_table.resident_bytes() + GetSlotTables(true).resident};
 }
 
 }  // namespace hakmem::heap

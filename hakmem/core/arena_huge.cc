@@ -1,0 +1,138 @@
+// What the arena does where memory comes in huge pages, of 2 MiB: what is
+// touched at one place becomes resident all around it.
+
+#include <algorithm>
+#include <cstdint>
+
+#include "hakmem/core/arena.h"
+#include "hakmem/core/os.h"
+
+namespace hakmem {
+namespace {
+
+static_assert(kHugeGranules == 32, "half a word of the maps of granules");
+
+// The half of a map's word that stands for a huge page.
+uint32_t HalfOf(const uint64_t* map, uint32_t page) {
+  return static_cast<uint32_t>(map[page / 2] >> (page % 2 * kHugeGranules));
+}
+
+}  // namespace
+
+// Finds out whether there are any, once. Small programs do without: to ask is a
+// good part of what they cost to start. From here on free granules count as
+// dirty where a huge page may back them.
+void Arena::LookForHugePages() {
+  if (huge_pages_known_) return;
+  huge_pages_known_ = true;
+  if (options_.huge_pages == kHugePagesNever) return;
+  huge_pages_ = os::GivesHugePages(options_.huge_pages == kHugePagesAsked);
+  if (!huge_pages_) return;
+  for (uint32_t page = 0; page * kHugeGranules < frontier_; ++page) {
+    if (HalfOf(dirty_, page) != 0 || !HugePageIsFree(page)) MarkHugePage(page);
+  }
+}
+
+bool Arena::HugePageIsFree(uint32_t page) const {
+  if (HalfOf(dirty_, page) == ~uint32_t{0}) return true;
+  const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
+  uint32_t granule = page * kHugeGranules;
+  while (granule < end && IsFree(granule)) ++granule;
+  return granule == end;
+}
+
+// Whether nothing of it is free once [start, end) is taken.
+bool Arena::IsFullWith(uint32_t page, uint32_t start, uint32_t end) const {
+  const uint32_t page_end = std::min((page + 1) * kHugeGranules, frontier_);
+  uint32_t granule = page * kHugeGranules;
+  while (granule < page_end &&
+         ((granule >= start && granule < end) || !IsFree(granule))) {
+    ++granule;
+  }
+  return granule == page_end;
+}
+
+// Marks all that is free of a huge page as dirty, and what was not as clean.
+void Arena::MarkHugePage(uint32_t page) {
+  const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
+  for (uint32_t granule = page * kHugeGranules; granule < end; ++granule) {
+    const uint64_t bit = uint64_t{1} << (granule % 64);
+    if (!IsFree(granule) || (dirty_[granule / 64] & bit) != 0) continue;
+    clean_[granule / 64] |= bit;
+    dirty_[granule / 64] |= bit;
+    ++dirty_granules_;
+  }
+  dirty_end_ = std::max(dirty_end_, end);
+}
+
+// The system has a thread, khugepaged, that makes parts into huge pages again:
+// also of a single small page among others that went back. So where huge pages
+// were asked for, that is taken back for those of which a part has gone, until
+// they are free as a whole or in use as a whole.
+//
+// Each of them may be a mapping more, two with what is behind it, of the 65,530
+// that a process may have.
+constexpr uint32_t kMostSmallPages = 4096;
+
+void Arena::KeepSmall(uint32_t start, uint32_t end) {
+  if (options_.huge_pages != kHugePagesAsked) return;
+  for (uint32_t page = start / kHugeGranules;
+       page <= (end - 1) / kHugeGranules && small_pages_ < kMostSmallPages;
+       ++page) {
+    const uint64_t bit = uint64_t{1} << (page % 64);
+    if ((small_[page / 64] & bit) != 0 || HugePageIsFree(page)) continue;
+    const uint32_t first = page * kHugeGranules;
+    if (first + kHugeGranules > frontier_) continue;
+    os::RefuseHugePages(AddressOf(first), os::kHugePageSize);
+    small_[page / 64] |= bit;
+    ++small_pages_;
+  }
+}
+
+void Arena::MakeHugeAgain(uint32_t page) {
+  const uint64_t bit = uint64_t{1} << (page % 64);
+  if ((small_[page / 64] & bit) == 0) return;
+  os::AskForHugePages(AddressOf(page * kHugeGranules), os::kHugePageSize);
+  small_[page / 64] &= ~bit;
+  --small_pages_;
+}
+
+void Arena::NotePurgedParts(const Span* span) {
+  if (options_.huge_pages != kHugePagesAsked) return;
+  MutexLock lock(mu_);
+  if (huge_pages_) KeepSmall(span->start, span->start + span->granules);
+}
+
+// Before [start, end) is handed out: a huge page that nothing is resident of
+// becomes so as a whole when a part of it is touched. One of which a part was
+// resident already gets the rest in small pages.
+void Arena::MarkWhatIsTouched(uint32_t start, uint32_t end) {
+  const uint32_t first = start / kHugeGranules;
+  const uint32_t last = (end - 1) / kHugeGranules;
+  const auto mark = [this](uint32_t page) {
+    mu_.AssertHeld();
+    if (HalfOf(dirty_, page) == 0 && HugePageIsFree(page)) MarkHugePage(page);
+  };
+  if (start % kHugeGranules != 0 || first == last) mark(first);
+  if (end % kHugeGranules != 0 && first != last) mark(last);
+  for (uint32_t page = first; small_pages_ != 0 && page <= last; ++page) {
+    // Free until now, or full from now on.
+    if (HugePageIsFree(page) || IsFullWith(page, start, end)) {
+      MakeHugeAgain(page);
+    }
+  }
+}
+
+// Returns whole huge pages to the system until no more than `keep` granules are
+// dirty, or there are no more. From the top down, as PurgeRuns().
+void Arena::PurgeHugePages(size_t keep) {
+  for (uint32_t page = (dirty_end_ + kHugeGranules - 1) / kHugeGranules;
+       page-- > 0 && Beyond(keep) != 0;) {
+    if (HalfOf(dirty_, page) == 0 || !HugePageIsFree(page)) continue;
+    const uint32_t start = page * kHugeGranules;
+    if (!PurgeRun(start, std::min(start + kHugeGranules, frontier_))) return;
+    if (small_pages_ != 0) MakeHugeAgain(page);
+  }
+}
+
+}  // namespace hakmem
