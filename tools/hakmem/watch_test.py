@@ -24,15 +24,6 @@ import unittest
 from command_case import CommandCase, HAKMEM, NOBODY, hakmem
 
 FAKE_TARGET = os.path.abspath(sys.argv.pop(1))
-# A command that was built in a place of its own is to find the library where a
-# build has it.
-if sys.argv[1:] and sys.argv[1].endswith('.so'):
-  _build = tempfile.TemporaryDirectory()
-  for name, file in (('tools/hakmem/hakmem', HAKMEM),
-                     ('hakmem/shim/libhakmem.so', sys.argv.pop(1))):
-    os.makedirs(os.path.dirname(os.path.join(_build.name, name)))
-    shutil.copy(file, os.path.join(_build.name, name))
-  HAKMEM = os.path.join(_build.name, 'tools/hakmem/hakmem')
 
 # Leaks in one of 20 threads, on the line that says so; does what its argument
 # says at the end.
