@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/in_child.h"
+#include "hakmem/shim/rollup.h"
 
 namespace {
 
@@ -36,10 +37,6 @@ size_t NumberIn(const char* path, const std::string& key) {
     }
   }
   return 0;
-}
-
-size_t Rollup(const std::string& key) {
-  return NumberIn("/proc/self/smaps_rollup", key + ":") * 1024;
 }
 
 // The flags that the system has for the mapping that `address` lies in.
@@ -145,7 +142,7 @@ TEST_F(HugePagesTest, AreThereWhereTheyAreAskedFor) {
   std::vector<void*> blocks = Allocate(64 * kMiB, 3000);
   EXPECT_NE(FlagsOf(blocks.back()).find(" hg "), std::string::npos);
   if (Fallbacks() == fallbacks) {
-    EXPECT_GE(Rollup("AnonHugePages"), 56 * kMiB);
+    EXPECT_GE(hakmem::Rollup("AnonHugePages"), 56 * kMiB);
   }
   Free(blocks);
 }
@@ -168,7 +165,7 @@ TEST_F(HugePagesTest, FiguresAreThoseOfTheSystem) {
     EXPECT_EQ(stats.slab_bytes + stats.large_bytes + stats.free_run_bytes,
               stats.committed_bytes);
     const auto ours = static_cast<double>(stats.resident_bytes);
-    const auto theirs = static_cast<double>(Rollup("Anonymous"));
+    const auto theirs = static_cast<double>(hakmem::Rollup("Anonymous"));
     EXPECT_NEAR(ours, theirs, theirs / 20);
     EXPECT_LE(stats.free_resident_bytes, stats.free_dirty_bytes);
   }
@@ -249,7 +246,7 @@ TEST_F(HugePagesTest, ClearedMemoryIsZero) {
 // For HAKMEM_HUGE_PAGES=never.
 TEST(NoHugePagesTest, AreThereWhereTheyAreRefused) {
   if (Setting().empty()) GTEST_SKIP() << "no huge pages here";
-  const size_t before = Rollup("AnonHugePages");
+  const size_t before = hakmem::Rollup("AnonHugePages");
   std::vector<char*> blocks(20);
   for (char*& block : blocks) {
     block = static_cast<char*>(malloc(2 * kHugePage));
@@ -257,7 +254,7 @@ TEST(NoHugePagesTest, AreThereWhereTheyAreRefused) {
   }
   EXPECT_NE(FlagsOf(blocks[0]).find(" nh "), std::string::npos);
   // What else the process has may be.
-  EXPECT_LE(Rollup("AnonHugePages"), before + 2 * kHugePage);
+  EXPECT_LE(hakmem::Rollup("AnonHugePages"), before + 2 * kHugePage);
   for (char* const block : blocks) free(block);
 }
 

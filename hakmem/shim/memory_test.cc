@@ -1,7 +1,6 @@
 // What the heap says of its memory, and how it goes back: on request, beyond a
 // limit, and by the background thread.
 
-#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/rollup.h"
 
 namespace {
 
@@ -47,24 +47,11 @@ void ExpectSums(const hak_stats& stats) {
   EXPECT_LE(stats.free_resident_bytes, stats.free_dirty_bytes);
 }
 
-// Anonymous memory of this process that is resident, by the system's count.
-// Allocates nothing: that may return memory.
-size_t Anonymous() {
-  char text[4096];
-  const int rollup = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
-  const ssize_t length = read(rollup, text, sizeof(text) - 1);
-  close(rollup);
-  if (length <= 0) return 0;
-  text[length] = '\0';
-  const char* const line = std::strstr(text, "\nAnonymous:");
-  return line == nullptr ? 0 : std::strtoull(line + 11, nullptr, 10) * 1024;
-}
-
-// Within a twentieth.
+// What is resident by our count and by the system's, within a twentieth.
 void ExpectWhatTheSystemSays() {
   const hak_stats stats = Stats();
   const auto ours = static_cast<double>(stats.resident_bytes);
-  const auto theirs = static_cast<double>(Anonymous());
+  const auto theirs = static_cast<double>(hakmem::Rollup("Anonymous"));
   EXPECT_NEAR(ours, theirs, theirs / 20)
       << "slabs " << stats.slab_resident_bytes << ", large "
       << stats.large_resident_bytes << ", direct "
