@@ -180,6 +180,7 @@ class LockedPool {
   void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountDirty(ClassState& state, Slab* slab, uint32_t before)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Regret(uint32_t pages, int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Adds to one of the counts of a class.
   static void Count(std::atomic<uint64_t>& count, int64_t change) {
     count.store(
