@@ -40,37 +40,36 @@ void* AllocateMedium(size_t size, const void* caller);
 void* AllocateCounted(size_t size, const void* caller);
 void FreeSlow(void* block, size_t value);
 
+// AllocateFor() the address that `caller()` returns. Asks for it where it is
+// needed, so that the fast path does without.
+template <typename Caller>
+[[gnu::always_inline]] inline void* AllocateBy(size_t size, Caller caller) {
+  if (size > kMaxTinySize) [[unlikely]]
+    return AllocateMedium(size, caller());
+  const size_t bin = thread_cache.SmallBin(size);
+  void* const block = thread_cache.Pop(bin);
+  if (block != nullptr) [[likely]]
+    return block;
+  if (bin < kFirstDoor) return AllocateSlow(size, caller());
+  void* counted;
+  if (thread_cache.PopCounted(bin, &counted)) [[likely]]
+    return counted;
+  return AllocateCounted(size, caller());
+}
+
 // A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null
 // with errno set to ENOMEM. `caller` is the address in the program that the
 // call returns to, for HAKMEM_SITES=caller.
 inline void* AllocateFor(size_t size, const void* caller) {
-  if (size > kMaxTinySize) [[unlikely]]
-    return AllocateMedium(size, caller);
-  const size_t bin = thread_cache.SmallBin(size);
-  void* const block = thread_cache.Pop(bin);
-  if (block != nullptr) [[likely]]
-    return block;
-  if (bin < kFirstDoor) return AllocateSlow(size, caller);
-  void* counted;
-  if (thread_cache.PopCounted(bin, &counted)) [[likely]]
-    return counted;
-  return AllocateCounted(size, caller);
+  return AllocateBy(size, [caller] { return caller; });
 }
 
-// AllocateFor() whoever called the function that this is part of. Asks for that
-// address where it is needed, so that the fast path does without.
+// AllocateFor() whoever called the function that this is part of.
 [[gnu::always_inline]] inline void* Allocate(size_t size) {
-  if (size > kMaxTinySize) [[unlikely]]
-    return AllocateMedium(size, __builtin_return_address(0));
-  const size_t bin = thread_cache.SmallBin(size);
-  void* const block = thread_cache.Pop(bin);
-  if (block != nullptr) [[likely]]
-    return block;
-  if (bin < kFirstDoor) return AllocateSlow(size, __builtin_return_address(0));
-  void* counted;
-  if (thread_cache.PopCounted(bin, &counted)) [[likely]]
-    return counted;
-  return AllocateCounted(size, __builtin_return_address(0));
+  return AllocateBy(
+      size, []() __attribute__((always_inline)) {
+        return __builtin_return_address(0);
+      });
 }
 
 // The same, whatever site the thread's plain allocations belong to: none.
