@@ -48,9 +48,22 @@ class TextBuilder {
   Self& self() { return static_cast<Self&>(*this); }
 };
 
+// A TextBuilder that keeps the text, of which what does not fit is cut.
+template <typename Self>
+class TextBuffer : public TextBuilder<Self> {
+ protected:
+  friend TextBuilder<Self>;
+  void Put(char c) {
+    if (size_ < sizeof(text_) - 1) text_[size_++] = c;
+  }
+
+  size_t size_ = 0;
+  char text_[512];
+};
+
 // Builds one line of text that begins with "hakmem: ". What does not fit into
 // 512 bytes is cut. Not for sharing between threads.
-class Line : public TextBuilder<Line> {
+class Line : public TextBuffer<Line> {
  public:
   Line() { Text("hakmem: "); }
   Line& Address(const void* address) {
@@ -59,15 +72,6 @@ class Line : public TextBuilder<Line> {
 
   // Appends a newline and writes the line to stderr; errno is kept.
   void Write();
-
- private:
-  friend TextBuilder<Line>;
-  void Put(char c) {
-    if (size_ < sizeof(text_) - 1) text_[size_++] = c;
-  }
-
-  size_t size_ = 0;
-  char text_[512];
 };
 
 // Writes all of it, unless the file takes no more: then nobody is left to tell.

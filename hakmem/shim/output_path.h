@@ -16,7 +16,7 @@ namespace hakmem {
 // The pattern with each %p replaced by the process's number and, unless
 // `number` is 0, each %n by that. What does not fit into 511 bytes is cut. Not
 // for sharing between threads.
-class OutputPath : public TextBuilder<OutputPath> {
+class OutputPath : public TextBuffer<OutputPath> {
  public:
   explicit OutputPath(std::string_view pattern, uint64_t number = 0) {
     for (size_t i = 0; i < pattern.size(); ++i) {
@@ -35,15 +35,6 @@ class OutputPath : public TextBuilder<OutputPath> {
   }
 
   const char* text() const { return text_; }
-
- private:
-  friend TextBuilder<OutputPath>;
-  void Put(char c) {
-    if (size_ < sizeof(text_) - 1) text_[size_++] = c;
-  }
-
-  size_t size_ = 0;
-  char text_[512];
 };
 
 }  // namespace hakmem
