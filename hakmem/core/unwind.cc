@@ -65,7 +65,8 @@ std::optional<CompactRow> Compact(const UnwindRow& row) {
 // the address that it arrives at, so that the next one has it.
 class StackWalk {
  public:
-  explicit StackWalk(const UnwindRegisters& registers) : registers_(registers) {
+  explicit StackWalk(const UnwindRegisters& registers)
+      : registers_(registers), memory_(registers.values[kRsp]) {
     in_object_ = FindUnwindObject(address(), &object_);
   }
 
