@@ -29,8 +29,13 @@ struct Rate {
   std::atomic<uint32_t> since{0};  // milliseconds, of the last window
 };
 
-// As many as a sampler has parts.
-constinit std::array<Rate, 24> rates;
+// Of the large sizes, of each small class, of those of L2 and of those of L25.
+constinit std::array<Rate, kLastTinyClass + 3> rates;
+
+Rate& RateOf(uint32_t part) {
+  if (part <= kLastTinyClass) return rates[part];
+  return rates[part <= kLastL2Class ? kLastTinyClass + 1 : kLastTinyClass + 2];
+}
 
 void Adapt(Rate& rate) {
   const uint32_t samples =
@@ -81,16 +86,15 @@ void Sampler::Start(uint64_t interval, bool adapts, uint64_t seed) {
   interval_ = interval;
   adapts_ = adapts;
   for (uint32_t part = 0; part < kParts; ++part) {
-    const bool small = part != kLargePart && part <= kLastTinyClass;
-    Begin(part, small ? ClassSize(part) : 1);
+    const bool counted = part != kLargePart && part <= kLastCounted;
+    Begin(part, counted ? ClassSize(part) : 1);
   }
 }
 
 // Draws the next distance of a part, in units of so many bytes.
 void Sampler::Begin(uint32_t part, uint64_t unit) {
-  static_assert(kParts == rates.size());
   if (adapts_) {
-    doublings_[part] = rates[part].doublings.load(std::memory_order_relaxed);
+    doublings_[part] = RateOf(part).doublings.load(std::memory_order_relaxed);
   }
   until_[part] =
       static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit);
@@ -98,7 +102,7 @@ void Sampler::Begin(uint32_t part, uint64_t unit) {
 
 uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {
   const uint64_t taken_at = interval_ << doublings_[part];
-  if (adapts_) Adapt(rates[part]);
+  if (adapts_) Adapt(RateOf(part));
   Begin(part, unit);
   return taken_at;
 }

@@ -17,15 +17,15 @@ namespace hakmem {
 // dividing by that gives what there was (SampleProbability() in profile.h).
 //
 // The process forgets where it was. So the stream can be divided, and each part
-// have a countdown of its own: each small class, in blocks, so that so many can
-// be served without asking; and the sizes of either other pool, and the large
-// ones, in bytes.
+// have a countdown of its own: each class to 32 KiB, in blocks, which takes a
+// thread one subtraction; and the classes above, and the large sizes, in bytes.
 //
 // A part may also have an interval of its own. Where samplers adapt it doubles
 // while all of them together take more than some 250 samples of the part a
 // second, and have taken a hundred or two, so that a program which allocates
 // much of a size, and frees it at once, pays for few of them; every sample
-// comes with the interval that it was taken at.
+// comes with the interval that it was taken at. The classes of the pool L2 have
+// one rate, of all of them together.
 //
 // Thread safety: belongs to its thread. What they have in common, how often the
 // intervals have doubled, is atomic.
@@ -37,8 +37,20 @@ class Sampler {
   // `adapts`. The same seed gives the same samples as long as it does not.
   void Start(uint64_t interval, bool adapts, uint64_t seed);
 
-  // Whether a block of `bytes` bytes that is of no small class is a sample:
-  // then the interval, else 0. `size_class` may be kNoClass.
+  // The classes whose blocks are counted: to this one, from 1 on.
+  static constexpr SizeClass kLastCounted = kLastL2Class;
+
+  // Counts a block of a class; false when it is a sample, which is due until
+  // TakeBlock() takes it.
+  bool PassBlock(size_t size_class) { return --until_[size_class] >= 0; }
+  bool IsDue(SizeClass size_class) const { return until_[size_class] < 0; }
+  // Returns the sample's interval.
+  uint64_t TakeBlock(SizeClass size_class) {
+    return TakeSample(size_class, ClassSize(size_class));
+  }
+
+  // Whether a block of `bytes` bytes of another class, or of none, is a sample:
+  // then the interval, else 0.
   uint64_t Take(SizeClass size_class, uint64_t bytes) {
     return Passes(size_class, bytes) ? 0 : TakeSample(PartOf(size_class), 1);
   }
@@ -53,25 +65,14 @@ class Sampler {
     return true;
   }
 
-  // Counts a block of a class, at most kLastTinyClass; false when it is a
-  // sample, which is due until TakeSmall() takes it.
-  bool PassSmall(size_t size_class) { return --until_[size_class] >= 0; }
-  bool IsDue(SizeClass size_class) const { return until_[size_class] < 0; }
-  // Returns the sample's interval.
-  uint64_t TakeSmall(SizeClass size_class) {
-    return TakeSample(size_class, ClassSize(size_class));
-  }
-
  private:
-  // The small classes by their numbers, and behind them the others.
-  static constexpr uint32_t kL2Part = kLastTinyClass + 1;
-  static constexpr uint32_t kL25Part = kL2Part + 1;
+  // The counted classes by their numbers, and what is left.
+  static constexpr uint32_t kL25Part = kLastCounted + 1;
   static constexpr uint32_t kParts = kL25Part + 1;
   static constexpr uint32_t kLargePart = kNoClass;
 
   static constexpr uint32_t PartOf(SizeClass size_class) {
-    if (size_class <= kLastTinyClass) return size_class;
-    return size_class <= kLastL2Class ? kL2Part : kL25Part;
+    return size_class == kNoClass ? kLargePart : kL25Part;
   }
 
   uint64_t TakeSample(uint32_t part, uint64_t unit);
@@ -81,7 +82,7 @@ class Sampler {
   uint64_t random_ = 0;
   uint64_t interval_ = 0;
   bool adapts_ = false;
-  // Blocks of small classes, bytes of the others.
+  // Blocks of counted classes, bytes of the others.
   std::array<int64_t, kParts> until_{};
   std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
 };

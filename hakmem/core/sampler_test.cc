@@ -13,8 +13,10 @@ namespace {
 
 constexpr uint64_t kInterval = 4096;
 
+// For Take().
 SizeClass SizeClassOf(uint64_t bytes) {
-  return bytes <= kMaxPooledSize ? SizeToClass(bytes) : kNoClass;
+  const bool has_class = bytes > kMaxL2Size && bytes <= kMaxPooledSize;
+  return has_class ? SizeToClass(bytes) : kNoClass;
 }
 
 // Within five standard deviations of what is expected of `n` blocks.
@@ -26,17 +28,17 @@ void ExpectShare(uint64_t samples, uint64_t n, uint64_t bytes) {
       << bytes;
 }
 
-// Counts blocks of a small class to the next sample, which is one of them.
+// Counts blocks of a class to the next sample, which is one of them.
 uint64_t BlocksToSample(Sampler* sampler, SizeClass size_class) {
   uint64_t blocks = 1;
-  while (sampler->PassSmall(size_class)) ++blocks;
+  while (sampler->PassBlock(size_class)) ++blocks;
   return blocks;
 }
 
 TEST(SamplerTest, SamplesBlocksByTheirSize) {
   Sampler sampler;
   sampler.Start(kInterval, false, 1);
-  for (const uint64_t bytes : {1280, 4096, 20480, 1 << 20, 1 << 21}) {
+  for (const uint64_t bytes : {1280, 4096, 40960, 1 << 20, 1 << 21}) {
     constexpr uint64_t kBlocks = 200000;
     uint64_t samples = 0;
     for (uint64_t i = 0; i < kBlocks; ++i) {
@@ -64,7 +66,8 @@ TEST(SamplerTest, IsNotMovedByWhatElseIsAllocated) {
 TEST(SamplerTest, CountsBlocksOfAClassDown) {
   Sampler sampler;
   sampler.Start(kInterval, false, 3);
-  for (const SizeClass c : {SizeClass{1}, SizeClass{5}, kLastTinyClass}) {
+  for (const SizeClass c : {SizeClass{1}, SizeClass{5}, kLastTinyClass,
+                            SizeToClass(2048), Sampler::kLastCounted}) {
     constexpr uint64_t kSamples = 20000;
     uint64_t blocks = 0;
     for (uint64_t i = 0; i < kSamples; ++i) {
@@ -72,8 +75,8 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
       blocks += BlocksToSample(&sampler, c);
       EXPECT_TRUE(sampler.IsDue(c));
       // It is the same sample until it is taken.
-      EXPECT_FALSE(sampler.PassSmall(c));
-      EXPECT_EQ(sampler.TakeSmall(c), kInterval);
+      EXPECT_FALSE(sampler.PassBlock(c));
+      EXPECT_EQ(sampler.TakeBlock(c), kInterval);
     }
     ExpectShare(kSamples, blocks, ClassSize(c));
   }
@@ -88,7 +91,7 @@ TEST(SamplerTest, PassesWhatItWouldNotTake) {
   int samples = 0;
   for (int i = 0; i < 10000; ++i) {
     const uint64_t bytes = i % 3 == 0 ? 1280 : 40960;
-    const SizeClass size_class = SizeToClass(bytes);
+    const SizeClass size_class = SizeClassOf(bytes);
     const bool is_sample = taking.Take(size_class, bytes) != 0;
     ASSERT_EQ(asked.Passes(size_class, bytes), !is_sample);
     if (!is_sample) continue;
@@ -110,7 +113,7 @@ TEST(SamplerTest, DistancesAreExponential) {
     const auto distance = static_cast<double>(BlocksToSample(&sampler, 1)) * 8;
     sum += distance;
     squares += distance * distance;
-    sampler.TakeSmall(1);
+    sampler.TakeBlock(1);
   }
   const double mean = sum / kSamples;
   EXPECT_NEAR(mean / kInterval, 1, 0.02);
@@ -129,9 +132,9 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
     const uint64_t distance = BlocksToSample(&a, 3);
     EXPECT_EQ(distance, BlocksToSample(&b, 3));
     same += distance == BlocksToSample(&c, 3) ? 1 : 0;
-    a.TakeSmall(3);
-    b.TakeSmall(3);
-    c.TakeSmall(3);
+    a.TakeBlock(3);
+    b.TakeBlock(3);
+    c.TakeBlock(3);
   }
   EXPECT_LT(same, 100);
 }
@@ -164,12 +167,11 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
   uint64_t interval = 0;
   double bytes = 0;
   double estimate = 0;
-  for (int samples = 0; samples < 600;) {
+  for (int samples = 0; samples < 600; ++samples) {
     constexpr uint64_t kBytes = 2048;
-    bytes += kBytes;
-    const uint64_t taken_at = sampler.Take(SizeToClass(kBytes), kBytes);
-    if (taken_at == 0) continue;
-    ++samples;
+    constexpr SizeClass kClass = SizeToClass(kBytes);
+    bytes += static_cast<double>(BlocksToSample(&sampler, kClass) * kBytes);
+    const uint64_t taken_at = sampler.TakeBlock(kClass);
     EXPECT_GE(taken_at, interval / 2);
     interval = std::max(interval, taken_at);
     estimate += kBytes / -std::expm1(-static_cast<double>(kBytes) /
@@ -178,7 +180,17 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
   EXPECT_GE(interval, 64 * kInterval);
   EXPECT_NEAR(estimate / bytes, 1, 0.25);
   // Other sizes are sampled as before.
-  EXPECT_EQ(sampler.TakeSmall(3), kInterval);
+  EXPECT_EQ(sampler.TakeBlock(3), kInterval);
+}
+
+// So that many classes with few samples each do not come to many.
+TEST(SamplerTest, ClassesOfL2ShareARate) {
+  Sampler sampler;
+  sampler.Start(kInterval, true, 12);
+  constexpr SizeClass kClass = SizeToClass(4096);
+  for (int i = 0; i < 256; ++i) sampler.TakeBlock(kClass);
+  sampler.TakeBlock(kClass + 1);
+  EXPECT_GE(sampler.TakeBlock(kClass + 1), 16 * kInterval);
 }
 
 // What a program allocates at its start is often what it keeps.
@@ -186,10 +198,10 @@ TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
   Sampler sampler;
   sampler.Start(kInterval, true, 10);
   // The last of these is the end of a window, and doubles it for the next.
-  for (int i = 0; i < 144; ++i) ASSERT_EQ(sampler.TakeSmall(7), kInterval);
-  EXPECT_EQ(sampler.TakeSmall(7), 2 * kInterval);
+  for (int i = 0; i < 144; ++i) ASSERT_EQ(sampler.TakeBlock(7), kInterval);
+  EXPECT_EQ(sampler.TakeBlock(7), 2 * kInterval);
   uint64_t interval = 0;
-  for (int i = 0; i < 128; ++i) interval = sampler.TakeSmall(7);
+  for (int i = 0; i < 128; ++i) interval = sampler.TakeBlock(7);
   EXPECT_GE(interval, 16 * kInterval);
 }
 
@@ -198,19 +210,19 @@ TEST(SamplerTest, TakesMoreAgainWhereThereAreFew) {
   Sampler sampler;
   sampler.Start(kInterval, true, 11);
   uint64_t most = 0;
-  for (int i = 0; i < 256; ++i) most = sampler.TakeSmall(9);
+  for (int i = 0; i < 256; ++i) most = sampler.TakeBlock(9);
   ASSERT_GE(most, 16 * kInterval);
   for (int i = 0; i < 32; ++i) {
     std::this_thread::sleep_for(std::chrono::milliseconds(40));
-    sampler.TakeSmall(9);
+    sampler.TakeBlock(9);
   }
-  EXPECT_LT(sampler.TakeSmall(9), most);
+  EXPECT_LT(sampler.TakeBlock(9), most);
 }
 
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {
   Sampler sampler;
   sampler.Start(kInterval, false, 8);
-  for (int i = 0; i < 10000; ++i) EXPECT_EQ(sampler.TakeSmall(3), kInterval);
+  for (int i = 0; i < 10000; ++i) EXPECT_EQ(sampler.TakeBlock(3), kInterval);
 }
 
 }  // namespace

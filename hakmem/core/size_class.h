@@ -56,7 +56,8 @@ namespace size_class_internal {
 // the step within the group. Right for every size from 129 on.
 constexpr SizeClass ClassByBits(size_t size) {
   const size_t last = size - 1;
-  const int top_bit = std::bit_width(last) - 1;
+  // One instruction: std::bit_width() would ask whether it is 0.
+  const int top_bit = 63 ^ __builtin_clzll(last);
   return static_cast<SizeClass>(4 * top_bit - 22 +
                                 static_cast<int>(last >> (top_bit - 2)));
 }
@@ -157,12 +158,29 @@ constexpr SmallTable MakeSmallDoorTable() {
 inline constexpr SmallTable kSmallDoorTable = MakeSmallDoorTable();
 inline constexpr SmallTable kEmptySmallTable{};
 
+// Indexed by (size - 1) / 256, for sizes above kMaxTinySize and to kMaxL2Size,
+// of which all classes' block sizes are multiples of 256.
+using L2Table = std::array<uint8_t, kMaxL2Size / 256>;
+
+inline constexpr L2Table kL2Table = [] {
+  L2Table table{};
+  for (size_t i = kMaxTinySize / 256; i < table.size(); ++i) {
+    table[i] = static_cast<uint8_t>(ClassByRule((i + 1) * 256));
+  }
+  return table;
+}();
+
 }  // namespace size_class_internal
 
 // The smallest class whose blocks hold `size` bytes. `size` must be at most
 // kMaxTinySize; 0 is served as 1.
 constexpr SizeClass SmallSizeToClass(size_t size) {
   return size_class_internal::kSmallTable[(size + 7) >> 3];
+}
+
+// As SmallSizeToClass(), for a size above kMaxTinySize and at most kMaxL2Size.
+constexpr SizeClass L2SizeToClass(size_t size) {
+  return size_class_internal::kL2Table[(size - 1) >> 8];
 }
 
 // As SmallSizeToClass(), for a size above 128 bytes and at most kMaxPooledSize.

@@ -38,6 +38,12 @@ TEST(SizeClassTest, MediumAndSmallAgreeWhereBothHold) {
   }
 }
 
+TEST(SizeClassTest, TheTableOfL2AgreesWithTheRule) {
+  for (size_t size = kMaxTinySize + 1; size <= kMaxL2Size; ++size) {
+    ASSERT_EQ(L2SizeToClass(size), MediumSizeToClass(size)) << size;
+  }
+}
+
 TEST(SizeClassTest, PoolsEndWhereTheirNamesSay) {
   EXPECT_EQ(ClassSize(kLastTinyClass), kMaxTinySize);
   EXPECT_EQ(ClassSize(kLastL2Class), kMaxL2Size);

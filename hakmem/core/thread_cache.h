@@ -118,7 +118,7 @@ class ThreadCache {
   // part of the same functions: see docs/profiling.md for what they cost.
   bool PopCounted(size_t door, void** block) {
     const size_t size_class = ClassOfDoor(door);
-    if (!sampler_.PassSmall(size_class)) [[unlikely]]
+    if (!sampler_.PassBlock(size_class)) [[unlikely]]
       return false;
     *block = Pop(size_class);
     if (*block == nullptr) [[unlikely]]

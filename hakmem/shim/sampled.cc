@@ -33,13 +33,17 @@ uint32_t StackSite(const void* caller, uint64_t interval) {
 
 }  // namespace
 
+void* AllocateSample(size_t size, const void* caller, uint64_t interval) {
+  const uint32_t site = StackSite(caller, interval);
+  return site != kNoSite ? AllocateTracked(size, 1, site)
+                         : AllocateUntracked(size, 1);
+}
+
 [[gnu::noinline]] void* AllocateCounted(size_t size, const void* caller) {
   const SizeClass size_class = SmallSizeToClass(size);
   Sampler& sampler = thread_cache.sampler();
   if (!sampler.IsDue(size_class)) return AllocateUntracked(size, 1);
-  const uint32_t site = StackSite(caller, sampler.TakeSmall(size_class));
-  return site != kNoSite ? AllocateTracked(size, 1, site)
-                         : AllocateUntracked(size, 1);
+  return AllocateSample(size, caller, sampler.TakeBlock(size_class));
 }
 
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
@@ -49,10 +53,10 @@ uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
   if (size_class == kNoClass) {
     interval = sampler.Take(
         size_class, (size + kGranuleSize - 1) & ~(uint64_t{kGranuleSize} - 1));
-  } else if (size_class > kLastTinyClass) {
+  } else if (size_class > Sampler::kLastCounted) {
     interval = sampler.Take(size_class, ClassSize(size_class));
-  } else if (!sampler.PassSmall(size_class)) {
-    interval = sampler.TakeSmall(size_class);
+  } else if (!sampler.PassBlock(size_class)) {
+    interval = sampler.TakeBlock(size_class);
   }
   return interval != 0 ? StackSite(caller, interval) : kNoSite;
 }

@@ -13,6 +13,10 @@
 
 namespace hakmem::heap {
 
+// A block for the site of the calling stack, from `caller` on: a sample that
+// was taken at that interval.
+void* AllocateSample(size_t size, const void* caller, uint64_t interval);
+
 // The site that the allocation of a block of any other kind is for: its stack
 // when it is a sample, else kNoSite. To be asked once for each block.
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller);
