@@ -34,8 +34,8 @@ constexpr size_t kArenaAlignment = os::kHugePageSize;
 constexpr size_t kClassMapHead = 128 << 10;
 
 // Of what is live, this part may stay with the process as free memory. With a
-// 16th the workload "server" had 1.30 to 1.34 times of what is live at the end
-// of its phases where it has 1.27 to 1.31, for as many page faults.
+// 16th the workload "server" had some 0.03 of it more at the end of its phases,
+// for as many page faults.
 constexpr uint32_t kRetainedShare = 64;
 
 // So many times as much as large blocks have wanted back may stay, up to as
@@ -70,6 +70,7 @@ void Arena::SetUp() {
   HelgrindIgnore(&live_granules_, sizeof(live_granules_));
   HelgrindIgnore(&work_, sizeof(work_));
   HelgrindIgnore(&pressed_, sizeof(pressed_));
+  HelgrindIgnore(&demand_, sizeof(demand_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   EnsureOptions();
   hak_observed.start_milliseconds = os::CoarseMilliseconds();
@@ -241,6 +242,7 @@ void Arena::Count(const Span* span, int64_t granules) {
                        std::memory_order_relaxed);
   if (span->kind == Span::Kind::kLarge) {
     large_granules_ = static_cast<uint32_t>(large_granules_ + granules);
+    demand_.Add(Demand::kLarge, granules * int64_t{kGranuleSize});
   }
 }
 
@@ -361,6 +363,7 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   // What is in slabs is counted by the caches.
   if (span->kind == Span::Kind::kLarge) {
     large_taken_ = true;
+    demand_.Note(decay_period(), os::CoarseMilliseconds());
     CountWork(granules * kGranuleSize);
   }
   if (const uint32_t purged = TakePurged(start, granules); purged != 0) {
@@ -514,17 +517,19 @@ void Arena::LetGo(size_t bytes) {
 void Arena::PurgeBeyondBound() {
   NotePressure();
   if (options_.purge == 0) return;
-  const size_t live = live_granules_.load(std::memory_order_relaxed);
   const int64_t now = os::CoarseMilliseconds();
   const size_t plain =
-      live / kRetainedShare + (options_.retain_bytes >> kGranuleShift);
+      (demand_.bytes() / kRetainedShare + options_.retain_bytes) >>
+      kGranuleShift;
   retention_.Reconsider(Dirty(), decay_period(), now);
   const size_t bound =
-      pressed() ? 0 : retention_.Bound(large_retention_.Bound(plain, now), now);
+      pressed() ? 0
+                : retention_.Bound(large_retention_.Bound(plain, SIZE_MAX, now),
+                                   BelowPeak(now) >> kGranuleShift, now);
   if (Dirty() > bound) {
     // A little more than needed, so that the next free does not come here
-    // again.
-    PurgeLocked(bound - bound / 4);
+    // again; of a peak to which the program comes back, no more than that.
+    PurgeLocked(bound - std::min(bound, plain) / 4);
   }
   DecayLocked(now);
   ShowFigures();
@@ -535,7 +540,7 @@ size_t Arena::DecayLocked(int64_t now) {
   ForgetPurged(now);
   size_t surplus = retention_.Surplus(Dirty(), decay_period(), now);
   if (surplus != 0 && std::exchange(large_taken_, false)) {
-    surplus -= std::min(surplus, large_retention_.Bound(0, now));
+    surplus -= std::min(surplus, large_retention_.Bound(0, SIZE_MAX, now));
   }
   return surplus == 0 ? 0 : PurgeLocked(Dirty() - surplus);
 }

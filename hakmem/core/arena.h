@@ -16,6 +16,7 @@
 
 #include "absl/base/call_once.h"
 #include "absl/base/thread_annotations.h"
+#include "hakmem/core/demand.h"
 #include "hakmem/core/metadata.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/options.h"
@@ -239,6 +240,13 @@ class Arena {
   }
   size_t work() const { return work_.load(std::memory_order_relaxed); }
 
+  // What the program has of all this; its part kLarge is the arena's own.
+  Demand& demand() { return demand_; }
+  // How much less it is than lately, in bytes: see Demand.
+  size_t BelowPeak(int64_t now) {
+    return demand_.BelowPeak(decay_period(), now);
+  }
+
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
     return size_t{live_granules_.load(std::memory_order_relaxed)} *
@@ -396,6 +404,7 @@ class Arena {
   std::atomic<bool> pressed_{false};
   std::atomic<size_t> work_{0};
   std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
+  Demand demand_;
 };
 
 // The arena of this process.

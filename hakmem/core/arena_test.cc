@@ -512,6 +512,30 @@ TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
   EXPECT_GT(arena_->GetStats().dirty_bytes, 4 * kMiB);
 }
 
+// Memory that slabs of other classes want back while the program has as much as
+// before is free in another place then.
+TEST_F(ArenaTest, NoMoreStaysWhereDemandIsSteady) {
+  constexpr SizeClass kClass = 1;
+  constexpr int64_t kBytes = 400 * int64_t{kGranuleSize};
+  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
+  Make(64 * kMiB, kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  const auto replace = [this](int64_t change) {
+    for (int i = 0; i < 2; ++i) {
+      Span* const span = Allocate(400, kGranuleSize, kClass);
+      Fill(span, 's');
+      arena_->demand().Add(0, change);
+      arena_->demand().Note(arena_->decay_period(), os::CoarseMilliseconds());
+      arena_->demand().Add(0, -change);
+      Free(span);
+    }
+    return arena_->GetStats().dirty_bytes;
+  };
+  arena_->demand().Add(0, kBytes);
+  EXPECT_LE(replace(0), kMiB + kBytes / 64);
+  EXPECT_GT(replace(kBytes), 4 * kMiB) << "where it goes up and down";
+}
+
 // Buffers of ever other sizes need free memory in many places: what they wanted
 // back stays while they come and go, whatever the time.
 TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {

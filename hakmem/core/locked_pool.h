@@ -187,6 +187,13 @@ class LockedPool {
         count.load(std::memory_order_relaxed) + static_cast<uint64_t>(change),
         std::memory_order_relaxed);
   }
+  // Counts blocks that are handed out, or taken back where `change` is below 0.
+  void CountTaken(ClassState& state, SizeClass size_class, int64_t change)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    Count(state.counts.taken, change);
+    arena.demand().Add(geometry_.index,
+                       change * static_cast<int64_t>(ClassSize(size_class)));
+  }
   void ShowClasses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

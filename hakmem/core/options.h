@@ -48,7 +48,7 @@ struct Options {
   uint64_t cache_bytes = 0;
   // Free memory that may stay with the process, in bytes, beside a share of
   // what is live.
-  uint64_t retain_bytes = uint64_t{4} << 20;
+  uint64_t retain_bytes = uint64_t{1} << 20;
   // What hakmem may hold, in bytes, before it keeps nothing back; and at all.
   // 0: no such limit.
   uint64_t soft_limit = 0;

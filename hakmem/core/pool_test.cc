@@ -8,6 +8,7 @@
 #include <map>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace hakmem {
@@ -171,6 +172,27 @@ TEST_F(PoolTest, ABlockThatWasFreedIsTheNextToBeUsed) {
     pool_.Free(again);
     pool_.Free(other);
   }
+}
+
+TEST_F(PoolTest, DemandIsWhatIsHandedOut) {
+  LockedPool& backend = pool_.backend();
+  const size_t before = arena.demand().bytes();
+  size_t bytes = 0;
+  std::vector<std::pair<SizeClass, void*>> blocks;
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    void* batch[3];
+    ASSERT_EQ(backend.AllocateBatch(c, batch, 3), 3u);
+    for (void* const block : batch) blocks.emplace_back(c, block);
+    blocks.emplace_back(c, backend.Allocate(c));
+    bytes += 4 * ClassSize(c);
+    EXPECT_EQ(arena.demand().bytes(), before + bytes);
+  }
+  for (const auto& [c, block] : blocks) {
+    backend.FreeBatch(c, &block, 1);
+    bytes -= ClassSize(c);
+    EXPECT_EQ(arena.demand().bytes(), before + bytes);
+  }
+  backend.ReleaseEmptySlabs();
 }
 
 TEST_F(PoolTest, BatchesAreWholeAndOfTheirOwn) {

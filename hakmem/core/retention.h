@@ -31,10 +31,12 @@ class Retention {
     regretted_ = std::min(regretted_ + amount, most);
   }
 
-  // What may stay, where `plain` is the share of what is live and the constant.
-  size_t Bound(size_t plain, int64_t now) {
+  // What may stay, where `plain` is the share of what is live and the constant,
+  // and the program has lately had `below_peak` more than it has now: beyond
+  // that nothing is wanted back that was not free at the peak as well.
+  size_t Bound(size_t plain, size_t below_peak, int64_t now) {
     if (regretted_ != 0) Forget(now);
-    return plain + regretted_;
+    return plain + std::min(regretted_, below_peak);
   }
 
   // Says how much is free, whenever some of it is taken.

@@ -1,5 +1,6 @@
 #include "hakmem/core/retention.h"
 
+#include <cstddef>
 #include <cstdint>
 
 #include "gtest/gtest.h"
@@ -9,27 +10,37 @@ namespace {
 
 constexpr int64_t kSecond = 1000;
 constexpr int64_t kPeriod = 100;
+constexpr size_t kAny = SIZE_MAX;  // no peak to be below
 
 TEST(RetentionTest, WhatWasTakenBackMayStayTheNextTime) {
   Retention retention;
-  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 10u);
+  EXPECT_EQ(retention.Bound(10, kAny, 5 * kSecond), 10u);
   retention.Regret(100, 1000, 5 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 110u);
+  EXPECT_EQ(retention.Bound(10, kAny, 5 * kSecond), 110u);
   retention.Regret(40, 1000, 5 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 150u);
+  EXPECT_EQ(retention.Bound(10, kAny, 5 * kSecond), 150u);
   retention.Regret(4000, 1000, 5 * kSecond);
-  EXPECT_EQ(retention.Bound(10, 5 * kSecond), 1010u) << "more than there is";
+  EXPECT_EQ(retention.Bound(10, kAny, 5 * kSecond), 1010u)
+      << "more than there is";
+}
+
+TEST(RetentionTest, NoMoreStaysThanTheWayToThePeak) {
+  Retention retention;
+  retention.Regret(100, 1000, 5 * kSecond);
+  EXPECT_EQ(retention.Bound(10, 30, 5 * kSecond), 40u);
+  EXPECT_EQ(retention.Bound(10, 0, 5 * kSecond), 10u);
+  EXPECT_EQ(retention.Bound(10, 200, 5 * kSecond), 110u) << "not forgotten";
 }
 
 TEST(RetentionTest, RegretHalvesWithEverySecond) {
   Retention retention;
   retention.Regret(1024, 4096, 7 * kSecond);
-  EXPECT_EQ(retention.Bound(0, 7 * kSecond + 999), 1024u);
-  EXPECT_EQ(retention.Bound(0, 8 * kSecond), 512u);
-  EXPECT_EQ(retention.Bound(0, 11 * kSecond), 64u);
+  EXPECT_EQ(retention.Bound(0, kAny, 7 * kSecond + 999), 1024u);
+  EXPECT_EQ(retention.Bound(0, kAny, 8 * kSecond), 512u);
+  EXPECT_EQ(retention.Bound(0, kAny, 11 * kSecond), 64u);
   retention.Regret(1, 4096, 11 * kSecond);
-  EXPECT_EQ(retention.Bound(0, 11 * kSecond), 65u);
-  EXPECT_EQ(retention.Bound(0, 1000 * kSecond), 0u);
+  EXPECT_EQ(retention.Bound(0, kAny, 11 * kSecond), 65u);
+  EXPECT_EQ(retention.Bound(0, kAny, 1000 * kSecond), 0u);
 }
 
 TEST(RetentionTest, WhatWasNotNeededIsForgottenSooner) {
@@ -39,14 +50,15 @@ TEST(RetentionTest, WhatWasNotNeededIsForgottenSooner) {
   retention.Taken(30);
   retention.Taken(50);
   retention.Reconsider(90, kPeriod, 1000 + kPeriod / 4 - 1);
-  EXPECT_EQ(retention.Bound(10, 1000), 110u) << "too early";
+  EXPECT_EQ(retention.Bound(10, kAny, 1000), 110u) << "too early";
   retention.Reconsider(90, kPeriod, 1000 + kPeriod / 4);
-  EXPECT_EQ(retention.Bound(10, 1000), 80u);
+  EXPECT_EQ(retention.Bound(10, kAny, 1000), 80u);
   retention.Taken(0);
   retention.Reconsider(90, kPeriod, 1000 + kPeriod / 2);
-  EXPECT_EQ(retention.Bound(10, 1000), 80u) << "all was needed";
+  EXPECT_EQ(retention.Bound(10, kAny, 1000), 80u) << "all was needed";
   retention.Reconsider(90, kPeriod, 1000 + kPeriod);
-  EXPECT_EQ(retention.Bound(10, 1000), 10u) << "no less than the plain one";
+  EXPECT_EQ(retention.Bound(10, kAny, 1000), 10u)
+      << "no less than the plain one";
 }
 
 TEST(RetentionTest, SurplusIsWhatWasThereAllTheTime) {

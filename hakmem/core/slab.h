@@ -35,6 +35,7 @@ struct Slab : Span {
   uint16_t free_count;
   uint16_t first_word;
   uint8_t bucket;         // the list it is in
+  bool tail_gone;         // its TailPages() went to the system
   uint16_t next_look;     // free_count from which to look at pages again
   uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
@@ -63,6 +64,13 @@ struct Slab : Span {
     return ClassSize(size_class) >= 4 * os::kPageSize;
   }
   static size_t MetadataBytes(SizeClass size_class);
+  // Whole pages behind the last block, if they are worth a system call, else 0.
+  static constexpr uint32_t TailPages(SizeClass size_class) {
+    const size_t bytes = SlabGranules(size_class) * kGranuleSize -
+                         SlabBlocks(size_class) * ClassSize(size_class);
+    const auto pages = static_cast<uint32_t>(bytes / os::kPageSize);
+    return pages < kWorthwhileRun ? 0 : pages;
+  }
 
   // A slab of this class with all of its blocks free, or null when memory has
   // run out. Its purged_pages say how many of its pages went to the system
@@ -167,6 +175,7 @@ struct Slab : Span {
   }
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
+  bool PurgeTail();
 
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);

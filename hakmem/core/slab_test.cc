@@ -225,6 +225,25 @@ TEST_P(SlabTest, SaysWhichPagesOfItsGranulesWentInThePreviousOne) {
   EXPECT_EQ(slab_->dirty_pages, purged) << "none is marked";
 }
 
+// What somebody else has touched where this slab has no block.
+TEST_P(SlabTest, WhatIsBehindItsLastBlockGoes) {
+  const size_t bytes = slab_->granules * kGranuleSize;
+  const size_t tail = Slab::TailPages(GetParam());
+  Slab::Destroy(slab_);
+  arena.Purge(0);
+  slab_ = Slab::Create(GetParam());
+  ASSERT_NE(slab_, nullptr);
+  ASSERT_EQ(arena.AddressOf(slab_->start), base_);
+  EXPECT_FALSE(slab_->tail_gone) << "nothing was there";
+  std::memset(base_, 1, bytes);
+  Slab::Destroy(slab_);
+  slab_ = Slab::Create(GetParam());
+  ASSERT_NE(slab_, nullptr);
+  ASSERT_EQ(arena.AddressOf(slab_->start), base_);
+  EXPECT_EQ(slab_->tail_gone, tail != 0);
+  EXPECT_EQ(os::ResidentBytes(base_, bytes), bytes - tail * os::kPageSize);
+}
+
 using SlabDeathTest = SlabTest;
 
 TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {

@@ -1,0 +1,97 @@
+// How much memory the program has, and how that goes up and down.
+
+#ifndef HAKMEM_CORE_DEMAND_H_
+#define HAKMEM_CORE_DEMAND_H_
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace hakmem {
+
+// The sum of the blocks that the parts of the heap have handed out, those in
+// caches included, and between which levels it was lately. A program whose
+// demand is steady gets by with the memory that it has, and one that goes up
+// and down is soon to want back what it has just freed.
+//
+// Thread safety: a part is changed under its owner's lock, and read without
+// one. Of the levels that two threads note at once one may be lost: they say
+// what is worth keeping, and nothing depends on it. Sizes are in bytes, times
+// in milliseconds since some moment.
+class Demand {
+ public:
+  // The pools by their index, and what is in none.
+  static constexpr uint32_t kLarge = 3;
+
+  constexpr Demand() = default;
+
+  void Add(uint32_t part, int64_t bytes) {
+    std::atomic<size_t>& sum = parts_[part];
+    sum.store(sum.load(std::memory_order_relaxed) + static_cast<size_t>(bytes),
+              std::memory_order_relaxed);
+  }
+
+  size_t bytes() const {
+    size_t sum = 0;
+    for (const auto& part : parts_) sum += part.load(std::memory_order_relaxed);
+    return sum;
+  }
+
+  // Takes note of what there is now: often enough for the levels to be right
+  // where something depends on them.
+  void Note(int64_t period, int64_t now) { Note(bytes(), now / period); }
+
+  // How much less there is than at the peak of this period and the one before,
+  // or 0 where demand was steady that long. Takes note as well.
+  size_t BelowPeak(int64_t period, int64_t now) {
+    const size_t sum = bytes();
+    Note(sum, now / period);
+    const size_t peak = std::max(Get(now_.most), Get(before_.most));
+    const size_t low = std::min(Get(now_.least), Get(before_.least));
+    return peak - low < peak / kSteadyShare ? 0 : peak - std::min(peak, sum);
+  }
+
+ private:
+  // Demand is steady while it goes up and down by less than this part of it:
+  // what threads cache does so by itself. Without this the workload "server",
+  // whose live bytes are always the same, kept 2 to 4 % of them more.
+  static constexpr size_t kSteadyShare = 16;
+
+  struct Levels {
+    std::atomic<size_t> most{0};
+    std::atomic<size_t> least{SIZE_MAX};
+  };
+
+  static size_t Get(const std::atomic<size_t>& level) {
+    return level.load(std::memory_order_relaxed);
+  }
+  static void Set(Levels& levels, size_t most, size_t least) {
+    levels.most.store(most, std::memory_order_relaxed);
+    levels.least.store(least, std::memory_order_relaxed);
+  }
+
+  void Note(size_t sum, int64_t number) {
+    const int64_t passed = number - period_.load(std::memory_order_relaxed);
+    if (passed != 0) {
+      period_.store(number, std::memory_order_relaxed);
+      const bool next = passed == 1;
+      Set(before_, next ? Get(now_.most) : 0,
+          next ? Get(now_.least) : SIZE_MAX);
+      Set(now_, sum, sum);
+      return;
+    }
+    if (sum > Get(now_.most)) now_.most.store(sum, std::memory_order_relaxed);
+    if (sum < Get(now_.least)) now_.least.store(sum, std::memory_order_relaxed);
+  }
+
+  std::array<std::atomic<size_t>, kLarge + 1> parts_{};
+  Levels now_;
+  Levels before_;
+  std::atomic<int64_t> period_{0};
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_DEMAND_H_

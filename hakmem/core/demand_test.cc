@@ -1,0 +1,67 @@
+#include "hakmem/core/demand.h"
+
+#include <cstdint>
+
+#include "gtest/gtest.h"
+
+namespace hakmem {
+namespace {
+
+constexpr int64_t kPeriod = 100;
+
+TEST(DemandTest, IsTheSumOfItsParts) {
+  Demand demand;
+  demand.Add(0, 1000);
+  demand.Add(2, 500);
+  demand.Add(Demand::kLarge, 70000);
+  demand.Add(0, -300);
+  EXPECT_EQ(demand.bytes(), 71200u);
+}
+
+TEST(DemandTest, KnowsThePeakOfThisPeriodAndTheLast) {
+  Demand demand;
+  demand.Add(0, 8000);
+  demand.Note(kPeriod, 1000);
+  demand.Add(0, -7000);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1010), 7000u);
+  demand.Add(1, 3000);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1099), 4000u) << "in all parts together";
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1100), 4000u) << "the period before";
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1199), 4000u);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1200), 0u) << "forgotten";
+}
+
+TEST(DemandTest, APeakBeforeAPauseIsForgotten) {
+  Demand demand;
+  demand.Add(0, 8000);
+  demand.Note(kPeriod, 1000);
+  demand.Add(0, -7000);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1300), 0u);
+}
+
+TEST(DemandTest, WhatIsNotNotedIsNoPeak) {
+  Demand demand;
+  demand.Add(0, 1000);
+  demand.Note(kPeriod, 1000);
+  demand.Add(0, 7000);
+  demand.Add(0, -7500);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 500u);
+}
+
+TEST(DemandTest, SmallUpsAndDownsAreSteady) {
+  Demand demand;
+  demand.Add(0, 16000);
+  demand.Note(kPeriod, 1000);
+  demand.Add(0, -999);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 0u) << "less than a sixteenth";
+  demand.Add(0, -1);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 1000u);
+  demand.Add(0, 600);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 400u)
+      << "what counts is how far it went";
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1150), 400u);
+  EXPECT_EQ(demand.BelowPeak(kPeriod, 1250), 0u) << "the fall is forgotten";
+}
+
+}  // namespace
+}  // namespace hakmem
