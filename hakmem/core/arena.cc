@@ -170,7 +170,7 @@ bool Arena::CommitTables(uint32_t granules) {
   return true;
 }
 
-void Arena::SetOwner(uint32_t granule, uint32_t key) {
+void Arena::SetOwner(uint32_t granule, uint32_t key, uint32_t bin) {
   MutexLock lock(mu_);
   const uint32_t from = owners_frontier_.load(std::memory_order_relaxed);
   if (granule >= from) {
@@ -183,6 +183,28 @@ void Arena::SetOwner(uint32_t granule, uint32_t key) {
     owners_frontier_.store(to, std::memory_order_relaxed);
   }
   owner_map_[granule].store(key, std::memory_order_relaxed);
+  if (bin != 0) {
+    class_map_[granule].store(static_cast<uint8_t>(bin),
+                              std::memory_order_relaxed);
+  }
+}
+
+uint32_t Arena::GiveOwnBin(uint32_t key, SizeClass twin) {
+  MutexLock lock(mu_);
+  const uint32_t count = own_bins_.load(std::memory_order_relaxed);
+  if (count == kMostOwnBins) return 0;
+  const uint32_t bin = kFirstOwnBin + count;
+  own_bin_twins_[count].store(static_cast<uint8_t>(twin),
+                              std::memory_order_relaxed);
+  own_bins_.store(count + 1, std::memory_order_relaxed);
+  const uint32_t end =
+      std::min(frontier_, owners_frontier_.load(std::memory_order_relaxed));
+  for (uint32_t g = 0; g < end; ++g) {
+    if (owner_map_[g].load(std::memory_order_relaxed) != key) continue;
+    // Who sees the bin sees its twin.
+    class_map_[g].store(static_cast<uint8_t>(bin), std::memory_order_release);
+  }
+  return bin;
 }
 
 // Makes room at the end of the arena for a run of `granules`.

@@ -9,6 +9,7 @@
 #ifndef HAKMEM_CORE_ARENA_H_
 #define HAKMEM_CORE_ARENA_H_
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -164,7 +165,10 @@ class Arena {
 
   // The class, also a twin, of the slab that `address` lies in, or kNoClass.
   SizeClass ClassOf(const void* address) const {
-    return ClassOfMapValue(view().ClassOf(address));
+    const SizeClass value = view().ClassOf(address);
+    if (value >= kFirstOwnBin) [[unlikely]]
+      return TwinOfOwnBin(value);
+    return ClassOfMapValue(value);
   }
 
   // The span that `address` lies in, or null. `address` must be in the arena.
@@ -201,8 +205,26 @@ class Arena {
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // Enters the key of a slab that is one granule in the owner map, or 0 before
-  // the slab goes away. Where there is no memory for the map it stays 0.
-  void SetOwner(uint32_t granule, uint32_t key) ABSL_LOCKS_EXCLUDED(mu_);
+  // the slab goes away; and in the class map the owner's bin, if it is not 0.
+  // Where there is no memory for the owner map both stay as they are.
+  void SetOwner(uint32_t granule, uint32_t key, uint32_t bin = 0)
+      ABSL_LOCKS_EXCLUDED(mu_);
+
+  // A bin of its own for the owner of this key, which gets no slab meanwhile;
+  // enters it in the class map for the slabs that it has. 0 when all are given
+  // away: it is for ever. Blocks that are freed meanwhile come by the old
+  // number or the new one.
+  uint32_t GiveOwnBin(uint32_t key, SizeClass twin) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // How many are given away.
+  uint32_t own_bins() const {
+    return own_bins_.load(std::memory_order_relaxed);
+  }
+
+  // The twin of the owner that has this bin.
+  SizeClass TwinOfOwnBin(uint32_t bin) const {
+    return own_bin_twins_[bin - kFirstOwnBin].load(std::memory_order_relaxed);
+  }
 
   // What the owner map says of the granule that `block`, of a slab, lies in.
   uint32_t OwnerOf(const void* block) const {
@@ -372,9 +394,11 @@ class Arena {
 
   Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
-  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // granules accessible
-  std::atomic<uint32_t> tables_frontier_{0};     // granules that have tables
-  std::atomic<uint32_t> owners_frontier_{0};     // those with a writable owner
+  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // granules accessible
+  std::atomic<uint32_t> tables_frontier_{0};    // granules that have tables
+  std::atomic<uint32_t> owners_frontier_{0};    // those with a writable owner
+  std::atomic<uint32_t> own_bins_{0};           // changes under mu_
+  std::array<std::atomic<uint8_t>, kMostOwnBins> own_bin_twins_{};
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   // Pages of dirty granules that the system does not back, since they went

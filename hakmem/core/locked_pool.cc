@@ -91,7 +91,7 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
   }
   if (owner != 0) {
     state.active->owner = owner;
-    arena.SetOwner(state.active->start, OwnerOf(owner)->key);
+    arena.SetOwner(state.active->start, OwnerOf(owner)->key, OwnBinOf(owner));
   }
   ObservedClass& counts = StateOf(size_class).counts;
   if (counts.block_bytes == 0) {
@@ -273,10 +273,19 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                          .state = {},
                          .next = owners_.load(std::memory_order_relaxed),
                          .twin = twin,
-                         .key = key};
+                         .key = key,
+                         .bin = 0};
   HelgrindIgnore(&owner->depot, sizeof(owner->depot));
   owners_.store(owner, std::memory_order_release);
   number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
+}
+
+void LockedPool::GiveOwnBin(uint32_t owner) {
+  MutexLock lock(mu_);
+  Owner* const known = OwnerOf(owner);
+  if (known->bin.load(std::memory_order_relaxed) != 0) return;
+  known->bin.store(arena.GiveOwnBin(known->key, known->twin),
+                   std::memory_order_release);
 }
 
 uint32_t LockedPool::AllocateOwned(uint32_t owner, void** out, uint32_t count) {

@@ -63,6 +63,15 @@ class LockedPool {
   void MakeOwner(SizeClass twin, uint32_t key, std::atomic<uint32_t>& number)
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Gives the owner a bin of its own, if it has none and there is one: a number
+  // in the class map, and in the cache of each thread. For ever, too.
+  void GiveOwnBin(uint32_t owner) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // That bin; 0 for none.
+  static uint32_t OwnBinOf(uint32_t owner) {
+    return OwnerOf(owner)->bin.load(std::memory_order_acquire);
+  }
+
   // AllocateBatch() from the owner's slabs. Free() and FreeBatch() find out by
   // themselves whose a block is.
   uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count)
@@ -154,6 +163,7 @@ class LockedPool {
     Owner* next;
     SizeClass twin;
     uint32_t key;
+    std::atomic<uint32_t> bin;  // changes under mu_
   };
 
   ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -128,6 +129,61 @@ TEST(OwnerTest, FreePagesOfItsSlabsArePurged) {
     EXPECT_LE(os::ResidentBytes(start, kGranuleSize), 2 * os::kPageSize);
   }
   Free(kTwin, kept);
+}
+
+TEST(OwnerTest, ABinOfItsOwnIsInTheClassMap) {
+  const TestOwner owner(8, kTwin);
+  const TestOwner other(9, kTwin);
+  const auto values = [](const std::vector<void*>& blocks) {
+    std::set<uint32_t> seen;
+    for (void* const block : blocks) seen.insert(arena.view().ClassOf(block));
+    return seen;
+  };
+  const std::vector<void*> before = owner.Allocate(2 * SlabBlocks(kTwin));
+  const std::vector<void*> of_other = other.Allocate(10);
+  EXPECT_EQ(values(before), std::set<uint32_t>{MapValueOf(kTwin)});
+  EXPECT_EQ(LockedPool::OwnBinOf(owner.number), 0u);
+  pool.GiveOwnBin(owner.number);
+  const uint32_t bin = LockedPool::OwnBinOf(owner.number);
+  ASSERT_GE(bin, kFirstOwnBin);
+  EXPECT_EQ(bin, kFirstOwnBin + arena.own_bins() - 1);
+  // It is made once.
+  pool.GiveOwnBin(owner.number);
+  EXPECT_EQ(LockedPool::OwnBinOf(owner.number), bin);
+  // What slabs it has are found by it, and what it gets.
+  const std::vector<void*> after = owner.Allocate(2 * SlabBlocks(kTwin));
+  EXPECT_EQ(values(before), std::set<uint32_t>{bin});
+  EXPECT_EQ(values(after), std::set<uint32_t>{bin});
+  EXPECT_EQ(values(of_other), std::set<uint32_t>{MapValueOf(kTwin)});
+  EXPECT_EQ(arena.ClassOf(before[0]), kTwin);
+  EXPECT_EQ(arena.OwnerOf(before[0]), owner.key);
+  Free(kTwin, before);
+  Free(kTwin, after);
+  Free(kTwin, of_other);
+  EXPECT_EQ(values(after), std::set<uint32_t>{kNoClass});
+  EXPECT_EQ(pool.GetUsage().taken_bytes, 0u);
+}
+
+TEST(OwnerTest, BinsRunOut) {
+  std::set<uint32_t> bins;
+  uint32_t without = 0;
+  for (uint32_t site = 100; site < 100 + kMostOwnBins + 5; ++site) {
+    const TestOwner owner(site, kTwin);
+    pool.GiveOwnBin(owner.number);
+    const uint32_t bin = LockedPool::OwnBinOf(owner.number);
+    const std::vector<void*> blocks = owner.Allocate(1);
+    if (bin == 0) {
+      ++without;
+      EXPECT_EQ(arena.view().ClassOf(blocks[0]), MapValueOf(kTwin));
+    } else {
+      EXPECT_TRUE(bins.insert(bin).second);
+      EXPECT_LT(bin, kNumMapValues);
+    }
+    EXPECT_EQ(arena.ClassOf(blocks[0]), kTwin);
+    Free(kTwin, blocks);
+  }
+  EXPECT_EQ(arena.own_bins(), kMostOwnBins);
+  EXPECT_GE(without, 5u);
 }
 
 std::vector<Tag> TagsOf(SizeClass twin, const std::vector<void*>& blocks) {

@@ -31,6 +31,7 @@ constinit SiteSlot no_slot = {.id = 0,
                               .cell = 0,
                               .blocks = no_blocks.slots,
                               .twin = kNoClass,
+                              .bin = 0,
                               .young = 0,
                               .loose = SiteSlot::kNoLoose};
 
@@ -108,7 +109,7 @@ bool SiteSlot::Grow(uint32_t most) {
 
 // What others read meanwhile may be between two steps; TSan is not to look.
 ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
-    const SiteSlot& shared) {
+    const SiteSlot& shared) const {
   const volatile SiteSlot& slot = shared;
   if (slot.id == 0)
     return {.site = kNoSite,
@@ -118,9 +119,13 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
             .frees = 0,
             .held = 0};
   const uint32_t allocs = SiteSlot::kPeriod - slot.left;
+  const uint8_t bin = slot.bin;
+  void** const top = bin != 0
+                         ? *const_cast<void** const volatile*>(&bins_.top[bin])
+                         : slot.top;
   // Of a slot that has changed its magazine meanwhile, some number.
-  const int64_t held = std::clamp<int64_t>(slot.top - slot.blocks, 0,
-                                           int64_t{SiteSlot::kBlocks});
+  const int64_t held =
+      std::clamp<int64_t>(top - slot.blocks, 0, int64_t{SiteSlot::kBlocks});
   const int64_t live = slot.given - held - slot.flushed;
   return {.site = SiteOf(slot.tag),
           .cell = slot.cell,
@@ -132,9 +137,10 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
 
 void SiteCache::Flush(SiteSlot& slot) {
   const uint32_t allocs = SiteSlot::kPeriod - slot.left;
-  const int64_t live = slot.live() - slot.flushed;
+  const int32_t all_live = LiveOf(slot);
+  const int64_t live = int64_t{all_live} - slot.flushed;
   slot.left = SiteSlot::kPeriod;
-  slot.flushed = slot.live();
+  slot.flushed = all_live;
   const auto frees = static_cast<uint64_t>(allocs - live);
   if (allocs != 0 || frees != 0) {
     AddToCell(SiteTable::Cell(slot.cell), allocs, frees);
@@ -145,8 +151,43 @@ void SiteCache::Flush(SiteSlot& slot) {
       .fetch_add(std::exchange(slot.young, 0), std::memory_order_relaxed);
 }
 
+// Each step of this and of CloseOpen() leaves the blocks in one place, for
+// whoever looks from outside or takes them over in the child of a fork.
+void SiteCache::Open(SiteSlot* slot, uint32_t bin) {
+  if (bins_.top == nullptr) {
+    bins_ = thread_cache.own_bins();
+    HelgrindIgnore(bins_.top + kFirstOwnBin, kMostOwnBins * sizeof(*bins_.top));
+  }
+  void** const none = thread_cache_internal::no_magazine.slots;
+  if (bins_.limit[bin] != none || MagazineOf(*slot) == nullptr) return;
+  bins_.limit[bin] = slot->limit;
+  bins_.top[bin] = slot->top;
+  std::atomic_thread_fence(std::memory_order_release);
+  slot->bin = static_cast<uint8_t>(bin);
+  std::atomic_thread_fence(std::memory_order_release);
+  slot->top = slot->limit = site_cache_internal::no_blocks.slots;
+}
+
+void SiteCache::CloseOpen(SiteSlot& slot) {
+  void** const none = thread_cache_internal::no_magazine.slots;
+  void**& top = bins_.top[slot.bin];
+  void**& limit = bins_.limit[slot.bin];
+  slot.top = top;
+  slot.limit = limit;
+  std::atomic_thread_fence(std::memory_order_release);
+  slot.bin = 0;
+  std::atomic_thread_fence(std::memory_order_release);
+  limit = top = none;
+}
+
+void SiteCache::CloseAll() {
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) Close(slots_[i]);
+  bins_ = {};
+}
+
 // Takes the free blocks out of a slot, and the room for them.
 SiteCache::Taken SiteCache::Take(SiteSlot& slot) {
+  Close(slot);
   const Taken taken = {.twin = slot.twin,
                        .count = static_cast<uint32_t>(slot.held()),
                        .magazine = MagazineOf(slot)};
@@ -215,6 +256,7 @@ bool SiteCache::MakeTable(uint32_t slots) {
       for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
         if (slots_[i].id != 0) Flush(slots_[i]);
       }
+      CloseAll();
       std::swap(slots_, made);
       std::swap(mask_, mask);
     }
@@ -271,7 +313,7 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
             PlainOf(twin) <= kLastTinyClass ? KeyOf(*site, twin) : kNoKey;
         slot->tag = slot->loose = *site;
         slot->cell = cell;
-        slot->twin = static_cast<uint16_t>(twin);
+        slot->twin = static_cast<uint8_t>(twin);
       });
       return slot;
     }
@@ -327,6 +369,7 @@ void SiteCache::Retire() {
     for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
       if (slots_[i].id != 0) Flush(slots_[i]);
     }
+    CloseAll();
     std::swap(slots_, slots);
     std::swap(mask_, mask);
   }

@@ -15,6 +15,12 @@
 // reader of the cells alone is never far off, and with the slots of all threads
 // added it is exact.
 //
+// The busiest owners have a bin of their own in the thread cache, to which
+// their number in the class map leads (size_class.h). A slot of such an owner
+// is open while that bin has its blocks: then a free is the fast path of free
+// and knows nothing of sites, and what was freed follows from how many blocks
+// are there. A slow path closes the slot first, and opens it again at its end.
+//
 // What an owner's slots have too much of or too little they exchange over its
 // depot (CachedPool::StoreOwned()), with the tags that the blocks have. A
 // thread that ends leaves the whole table, counts flushed, to the next thread
@@ -44,9 +50,11 @@ namespace hakmem {
 // Thread safety: belongs to its thread; others read the counts (ForEachSlot).
 // Invariants:
 //  1. blocks[0] to *top[-1] are free blocks of the pair's twin, tagged with its
-//     site and without a date, and nobody else has them.
-//  2. live() is how many blocks of the pair this thread has handed out and not
-//     taken back, modulo those that it took back for others.
+//     site and without a date, and nobody else has them. While the slot is open
+//     the bin has top and limit, and those here are of a slot without room.
+//  2. given, less the blocks that are here, is how many of the pair this thread
+//     has handed out and not taken back, modulo those that it took back for
+//     others.
 //  3. blocks is a magazine's, or one without room that all slots share. It
 //     changes while id is 0.
 struct alignas(64) SiteSlot {
@@ -64,16 +72,17 @@ struct alignas(64) SiteSlot {
   Tag tag;          // of the blocks here
   uint32_t left;    // kPeriod less the allocations since the last flush
   int32_t given;    // blocks that came here, less returned
-  int32_t flushed;  // live() at the last flush
+  int32_t flushed;  // live at the last flush
   uint32_t cell;
   void** blocks;
-  uint16_t twin;
+  uint8_t twin;
+  uint8_t bin;     // the owner's, while this is open; 0: it is closed
   uint16_t young;  // frees of blocks of the first bucket of ages
   Tag loose;  // of the blocks that come here from no owner's slabs: as tag, but
               // kNoLoose once the pair is an owner
 
+  // Of a slot that is closed.
   int32_t held() const { return static_cast<int32_t>(top - blocks); }
-  int32_t live() const { return given - held(); }
   uint32_t capacity() const { return static_cast<uint32_t>(limit - blocks); }
 
   // Counts the age of a block with this tag that is gone, if it has a birth.
@@ -89,12 +98,19 @@ struct alignas(64) SiteSlot {
   }
 
   // Makes room for `most` blocks, at most kBlocks and more than there is room
-  // for. False, and nothing changed, when the caches of all threads have enough
-  // or there is no memory.
+  // for, in a slot that is closed. False, and nothing changed, when the caches
+  // of all threads have enough or there is no memory.
   bool Grow(uint32_t most);
 };
 
 static_assert(sizeof(SiteSlot) == 64);
+static_assert(kNumMapValues - 1 <= UINT8_MAX);
+
+// The bins of a thread cache, by their numbers.
+struct OwnBins {
+  void*** top = nullptr;
+  void*** limit = nullptr;
+};
 
 namespace site_cache_internal {
 
@@ -155,12 +171,30 @@ class SiteCache {
   // After something was counted in the slot, at the end of a slow path: flushes
   // what is due. May call `give_back`, and empty any slot.
   void LookAfter(SiteSlot* slot) {
-    const int64_t bytes = (int64_t{slot->live()} - slot->flushed) *
+    const int64_t bytes = (int64_t{LiveOf(*slot)} - slot->flushed) *
                           static_cast<int64_t>(ClassSize(slot->twin));
     if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
     ++loads_;
     if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
   }
+
+  // What invariant 2 says of a slot, open or not.
+  int32_t LiveOf(const SiteSlot& slot) const {
+    void** const top = slot.bin != 0 ? bins_.top[slot.bin] : slot.top;
+    return slot.given - static_cast<int32_t>(top - slot.blocks);
+  }
+
+  // Opens a slot that has room, for its owner's bin: does nothing where that
+  // has a slot's blocks already. For the thread whose cache this is.
+  void Open(SiteSlot* slot, uint32_t bin);
+
+  // Closes a slot, if it is open.
+  void Close(SiteSlot& slot) {
+    if (slot.bin != 0) CloseOpen(slot);
+  }
+
+  // Closes all: before the cache becomes another thread's, or nobody's.
+  void CloseAll();
 
   // The site of an id that is no record's address, by the last ones looked up.
   uint32_t Find(SiteKind kind, uintptr_t id, bool may_keep);
@@ -183,7 +217,7 @@ class SiteCache {
   void ReturnBlocks();
 
   // What the slot has counted goes to its cell.
-  static void Flush(SiteSlot& slot);
+  void Flush(SiteSlot& slot);
 
   // Flush() for all slots. False when there are none.
   bool FlushCounts();
@@ -242,8 +276,9 @@ class SiteCache {
     Magazine* magazine;
   };
 
-  static Counted Read(const SiteSlot& slot);
-  static Taken Take(SiteSlot& slot);
+  Counted Read(const SiteSlot& slot) const;
+  void CloseOpen(SiteSlot& slot);
+  Taken Take(SiteSlot& slot);
   void GiveUp(const Taken& taken);
   void FlushAll();
   void Return(SiteSlot& slot);
@@ -257,6 +292,7 @@ class SiteCache {
   uint32_t loads_ = 0;    // slow paths since then
   uint64_t flushed_ = 0;  // tick of the last FlushAll()
   GiveBack give_back_ = nullptr;
+  OwnBins bins_;  // of the thread, once it has opened a slot
   LastId* last_callers_ = nullptr;
   LastId* last_numbers_ = nullptr;
 };

@@ -35,7 +35,14 @@ inline constexpr SizeClass kFirstTwin = 1 + kTwinDistance;
 inline constexpr SizeClass kNumBins = kFirstTwin + kTwinDistance;
 inline constexpr SizeClass kFirstDoor = kNumBins;
 inline constexpr SizeClass kDoorDistance = kFirstDoor - 1;
-inline constexpr SizeClass kNumMapValues = kFirstDoor + kTwinDistance;
+
+// What the class map's byte leaves is for the busiest owners (locked_pool.h): a
+// twin and a site that have a number of their own there have a bin of their own
+// too, in each thread that has a slot for them (site_cache.h), and so free's
+// fast path takes their blocks like any other's.
+inline constexpr SizeClass kFirstOwnBin = kFirstDoor + kTwinDistance;
+inline constexpr SizeClass kMostOwnBins = 72;
+inline constexpr SizeClass kNumMapValues = kFirstOwnBin + kMostOwnBins;
 static_assert(kNumMapValues <= 256);
 
 // The last class of each pool, and its block size in bytes.
@@ -210,7 +217,8 @@ constexpr SizeClass PlainOf(SizeClass size_class) {
 // The class whose blocks a thread that takes samples finds by way of this door.
 constexpr size_t ClassOfDoor(size_t door) { return door - kDoorDistance; }
 
-// What the class map holds for a slab of this class, and back.
+// What the class map holds for a slab of this class, unless it is an owner's
+// that has a bin of its own; and back.
 constexpr uint32_t MapValueOf(SizeClass size_class) {
   return IsTwin(size_class) ? size_class + kTwinDistance : size_class;
 }

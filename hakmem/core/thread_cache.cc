@@ -79,6 +79,7 @@ class ThreadRegistry {
   void ParkSites(SiteCache& cache) {
     MutexLock lock(mu_);
     if (parked_sites_count_ == kMostParked) return;
+    cache.CloseAll();
     parked_sites_[parked_sites_count_++] = {cache, false};
     cache = SiteCache();
   }
@@ -91,6 +92,7 @@ class ThreadRegistry {
     for (uint32_t i = parked_sites_count_; i-- > 0;) {
       ParkedSites& parked = parked_sites_[i];
       if (stale_only && !parked.stale) continue;
+      cache.CloseAll();
       before = std::exchange(cache, parked.cache);
       parked = parked_sites_[--parked_sites_count_];
       return true;

@@ -70,6 +70,8 @@ struct CacheCounters {
 //     slot is written before top includes it.
 //  4. Class 0 is always empty and always full, and so are the doors of tracked
 //     classes: so is everything that has to see a free.
+//  5. An owner's own bin has the blocks of this thread's slot for it while that
+//     is open (site_cache.h), and is empty and full otherwise.
 class ThreadCache {
  public:
   enum class State : uint8_t {
@@ -220,6 +222,10 @@ class ThreadCache {
   }
 
   SiteCache& site_cache() { return site_cache_; }
+
+  // Where the slots that are open have their blocks, by the number of their
+  // bin.
+  OwnBins own_bins() { return {top_.data(), limit_.data()}; }
 
   // Puts what an ended thread has left of sites in the place of `cache`, whose
   // contents go to `before`. False, and nothing done, when there is none.

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <barrier>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <random>
 #include <set>
@@ -27,8 +28,9 @@ hak_site_stats StatsOf(uintptr_t site) {
   return stats;
 }
 
-// Sites of its own for each test.
-class BusySitesTest : public testing::Test {
+// Sites of its own for each test: with as many allocations as it takes to be
+// busy, and with as many more as it takes for free() to know them by itself.
+class BusySitesTest : public testing::TestWithParam<int> {
  protected:
   static constexpr int kSites = 3;
 
@@ -37,12 +39,16 @@ class BusySitesTest : public testing::Test {
         testing::UnitTest::GetInstance()->current_test_info();
     for (unsigned i = 0; i < kSites; ++i) {
       sites[i] = hak_site("busy_sites_test.cc", i, info->name());
+      total_before_[i] = StatsOf(sites[i]).total_blocks;
     }
   }
   ~BusySitesTest() override {
     for (const uintptr_t site : sites) {
       EXPECT_EQ(StatsOf(site).live_blocks, 0u);
       EXPECT_EQ(StatsOf(site).live_bytes, 0u);
+    }
+    for (int s = 0; s < kSites; ++s) {
+      EXPECT_GE(StatsOf(sites[s]).total_blocks - total_before_[s], made_busy_);
     }
     EXPECT_EQ(hak_sites_check(), 0);
   }
@@ -56,12 +62,27 @@ class BusySitesTest : public testing::Test {
       }
     }
     for (void* const block : blocks) free(block);
+    void* some[50];
+    for (int i = 0; i < GetParam(); i += static_cast<int>(std::size(some))) {
+      for (const uintptr_t site : sites) {
+        for (void*& block : some) block = hak_alloc_at(size, site);
+        for (void* const block : some) free(block);
+      }
+    }
+    made_busy_ += static_cast<uint64_t>(GetParam());
   }
 
   uintptr_t sites[kSites];
+
+ private:
+  uint64_t total_before_[kSites];
+  uint64_t made_busy_ = 0;
 };
 
-TEST_F(BusySitesTest, HaveSlabsOfTheirOwn) {
+INSTANTIATE_TEST_SUITE_P(Allocations, BusySitesTest,
+                         testing::Values(0, 200000));
+
+TEST_P(BusySitesTest, HaveSlabsOfTheirOwn) {
   hak_stats stats;
   ASSERT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
   if (stats.pools[0].cached == 0)
@@ -87,7 +108,7 @@ TEST_F(BusySitesTest, HaveSlabsOfTheirOwn) {
   for (void* const block : blocks) free(block);
 }
 
-TEST_F(BusySitesTest, EveryWayToFreeAndToResize) {
+TEST_P(BusySitesTest, EveryWayToFreeAndToResize) {
   constexpr size_t kSizes[] = {16, 100, 1000};
   for (const size_t size : kSizes) MakeBusy(size);
   void (*const frees[])(void*) = {
@@ -166,7 +187,7 @@ TEST_F(BusySitesTest, EveryWayToFreeAndToResize) {
   for (const Block& block : blocks) free(block.address);
 }
 
-TEST_F(BusySitesTest, ThreadsThatFreeForEachOther) {
+TEST_P(BusySitesTest, ThreadsThatFreeForEachOther) {
   constexpr int kThreads = 4;
   constexpr int kRounds = 30;
   constexpr int kBlocks = 2000;
@@ -211,7 +232,7 @@ TEST_F(BusySitesTest, ThreadsThatFreeForEachOther) {
 // Blocks go round: one thread allocates, another frees, and what the first gets
 // next is what the second has freed. At each turn all is accounted for, as
 // live, in a thread's hands or in a depot.
-TEST_F(BusySitesTest, DepotsAreCounted) {
+TEST_P(BusySitesTest, DepotsAreCounted) {
   constexpr int kRounds = 40;
   constexpr size_t kBlocks = 3000;
   MakeBusy(64);
@@ -265,7 +286,7 @@ TEST_F(BusySitesTest, DepotsAreCounted) {
   EXPECT_EQ(hak_sites_check(), 0);
 }
 
-TEST_F(BusySitesTest, WhatSlotsHoldCountsAsCached) {
+TEST_P(BusySitesTest, WhatSlotsHoldCountsAsCached) {
   MakeBusy(64);
   hak_release_memory(0);
   hak_stats before, after;
@@ -280,7 +301,7 @@ TEST_F(BusySitesTest, WhatSlotsHoldCountsAsCached) {
 }
 
 // Threads leave their slots to each other.
-TEST_F(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
+TEST_P(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
   MakeBusy(96);
   uint64_t total[kSites];
   for (int s = 0; s < kSites; ++s) total[s] = StatsOf(sites[s]).total_blocks;
@@ -318,7 +339,7 @@ TEST_F(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
   EXPECT_EQ(hak_sites_check(), 0);
 }
 
-TEST_F(BusySitesTest, AForkedChildHasThemToo) {
+TEST_P(BusySitesTest, AForkedChildHasThemToo) {
   MakeBusy(200);
   std::barrier barrier(2);
   std::vector<void*> blocks(5000);
@@ -343,7 +364,7 @@ TEST_F(BusySitesTest, AForkedChildHasThemToo) {
   for (void* const block : blocks) free(block);
 }
 
-TEST_F(BusySitesTest, MemoryGoesBackWhenTheyAreIdle) {
+TEST_P(BusySitesTest, MemoryGoesBackWhenTheyAreIdle) {
   for (int round = 0; round < 3; ++round) {
     hak_release_memory(0);
     hak_stats before;

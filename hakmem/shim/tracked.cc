@@ -74,6 +74,13 @@ SiteSlot* SlotFor(uint32_t* site, SizeClass twin) {
   return slot->tag == *site ? slot : MakeSlotFor(site, twin);
 }
 
+// The same, closed.
+SiteSlot* ClosedSlotFor(uint32_t* site, SizeClass twin) {
+  SiteSlot* const slot = SlotFor(site, twin);
+  if (slot != nullptr) thread_cache.site_cache().Close(*slot);
+  return slot;
+}
+
 // A slot's most blocks, by number and by bytes: none where the pool is to have
 // no caches. Begins with one, and doubles as it is used up or filled, within
 // what caches may hold. With a quarter of this, larson for one site was slower
@@ -105,7 +112,7 @@ bool IsBusy(const SiteSlot* slot) {
   const uint64_t allocs = cell.allocs.load(std::memory_order_relaxed);
   const auto live = static_cast<int64_t>(
                         allocs - cell.frees.load(std::memory_order_relaxed)) +
-                    slot->live() - slot->flushed;
+                    thread_cache.site_cache().LiveOf(*slot) - slot->flushed;
   if (live * static_cast<int64_t>(ClassSize(slot->twin)) >=
       static_cast<int64_t>(kBusyBytes)) {
     return true;
@@ -128,12 +135,41 @@ uint32_t OwnerOf(SiteSlot* slot) {
   return owner;
 }
 
-// Makes the pair an owner if it is busy. This comes to a lock, and who waits
-// for that may allocate: the slot may be another pair's after it.
+// An owner gets a bin of its own after so many allocations, twice as many for
+// each few bins that are given away: those that are left are for what turns out
+// to be busy later.
+constexpr uint64_t kOwnBinAllocs = 16384;
+constexpr uint32_t kOwnBinsToDouble = 12;
+
+// Whether an owner without a bin of its own is to have one.
+bool IsWorthOwnBin(const SiteSlot* slot) {
+  const uint32_t given = arena.own_bins();
+  return given != kMostOwnBins &&
+         SiteTable::Cell(slot->cell).allocs.load(std::memory_order_relaxed) >=
+             kOwnBinAllocs << given / kOwnBinsToDouble;
+}
+
+// Makes the pair an owner if it is busy, and an owner one with a bin of its own
+// if it is very busy. This comes to a lock, and who waits for that may
+// allocate: the slot may be another pair's after it.
 void LookForOwner(SiteSlot* slot) {
   const SizeClass twin = slot->twin;
-  if (OwnerOf(slot) != 0 || !IsBusy(slot)) return;
-  BackendOf(twin).MakeOwner(twin, slot->key, SiteTable::Cell(slot->cell).owner);
+  if (const uint32_t owner = OwnerOf(slot); owner != 0) {
+    if (LockedPool::OwnBinOf(owner) == 0 && IsWorthOwnBin(slot)) {
+      BackendOf(twin).GiveOwnBin(owner);
+    }
+  } else if (IsBusy(slot)) {
+    BackendOf(twin).MakeOwner(twin, slot->key,
+                              SiteTable::Cell(slot->cell).owner);
+  }
+}
+
+// Opens the slot if its owner has a bin: the end of a slow path.
+void Open(SiteSlot* slot) {
+  const uint32_t owner = OwnerOf(slot);
+  if (owner == 0) return;
+  const uint32_t bin = LockedPool::OwnBinOf(owner);
+  if (bin != 0) thread_cache.site_cache().Open(slot, bin);
 }
 
 // True where that made it flush.
@@ -141,7 +177,7 @@ bool CountAlloc(SiteSlot* slot) {
   const bool flush = slot->left <= 1;
   if (flush) {
     slot->left = std::max(slot->left, 1u);
-    SiteCache::Flush(*slot);
+    thread_cache.site_cache().Flush(*slot);
   }
   --slot->left;
   return flush;
@@ -161,7 +197,8 @@ void FillSlot(SiteSlot* slot) {
 }
 
 // The same from an owner's depot, or else its slabs. This comes to a lock, and
-// who waits for that may allocate: the slot is looked up anew after it.
+// who waits for that may allocate: the slot is looked up anew after it, and
+// closed again.
 SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   const SizeClass twin = slot->twin;
   const uint32_t capacity = slot->capacity();
@@ -179,7 +216,7 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   void* blocks[SiteSlot::kBlocks];
   const uint32_t count = BackendOf(twin).AllocateOwned(
       owner, blocks, static_cast<uint32_t>(wanted));
-  slot = SlotFor(&site, twin);
+  slot = ClosedSlotFor(&site, twin);
   uint32_t put = 0;
   if (slot != nullptr) {
     for (; put < count && slot->top != slot->limit; ++put) {
@@ -209,9 +246,11 @@ void TrackBlock(void* block, SizeClass twin, uint32_t site) {
   TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
   if (slot == nullptr) return;
   if (MostBlocks(twin) == 0) return thread_cache.site_cache().LookAfter(slot);
+  thread_cache.site_cache().Close(*slot);
   GrowSlot(slot);
   if (const uint32_t owner = OwnerOf(slot); owner != 0) {
     slot = FillFromOwner(slot, site, owner);
+    if (slot != nullptr) Open(slot);
   } else {
     FillSlot(slot);
     LookForOwner(slot);
@@ -230,11 +269,19 @@ void* AllocateOwned(SiteSlot* slot) {
   if (owner == 0 || slot->left / 64 % kShareWithDate == 0) return nullptr;
   const ErrnoKeeper keeper;
   tag_clock.Advance();
+  if (LockedPool::OwnBinOf(owner) == 0 && IsWorthOwnBin(slot)) {
+    uint32_t site = slot->tag;
+    const SizeClass twin = slot->twin;
+    BackendOf(twin).GiveOwnBin(owner);
+    slot = ClosedSlotFor(&site, twin);
+    if (slot == nullptr || slot->tag != site) return nullptr;
+  }
   GrowSlot(slot);
   slot = FillFromOwner(slot, slot->tag, owner);
   if (slot == nullptr || slot->top == slot->blocks) return nullptr;
   CountAlloc(slot);
   void* const block = *--slot->top;
+  Open(slot);
   thread_cache.site_cache().LookAfter(slot);
   return block;
 }
@@ -350,13 +397,19 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     if (slot->tag == site) {
       if (PlainOf(twin) > kLastTinyClass) {
         if (void* const block = AllocateFromBin(slot)) return block;
-      } else if (slot->top != slot->blocks) {
-        const bool flushed = CountAlloc(slot);
-        void* const block = *--slot->top;
-        if (flushed) LookForOwner(slot);
-        return block;
-      } else if (void* const block = AllocateOwned(slot)) {
-        return block;
+      } else {
+        if (slot->left > 1) {
+          if (void* const block = TakeFrom(slot)) return block;
+        }
+        thread_cache.site_cache().Close(*slot);
+        if (slot->top != slot->blocks) {
+          CountAlloc(slot);
+          void* const block = *--slot->top;
+          Open(slot);
+          LookForOwner(slot);
+          return block;
+        }
+        if (void* const block = AllocateOwned(slot)) return block;
       }
     }
     // A sample is one block of its size among thousands, and not worth a bin of
@@ -430,11 +483,12 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
   const ErrnoKeeper keeper;
   SiteSlot* slot = MostBlocks(twin) != 0 ? SlotFor(&site, twin) : nullptr;
   if (slot != nullptr && (arena.OwnerOf(block) != 0 || OwnerOf(slot) == 0)) {
+    thread_cache.site_cache().Close(*slot);
     if (slot->top == slot->limit) {
       GrowSlot(slot);
       if (slot->top == slot->limit && slot->top != slot->blocks) {
         SpillSlot(slot);
-        slot = SlotFor(&site, twin);
+        slot = ClosedSlotFor(&site, twin);
       }
     }
     if (slot != nullptr && slot->top != slot->limit) {
@@ -444,6 +498,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
       *slot->top = block;
       std::atomic_thread_fence(std::memory_order_release);
       ++slot->top;
+      Open(slot);
       thread_cache.site_cache().LookAfter(slot);
       return;
     }

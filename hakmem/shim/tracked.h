@@ -77,6 +77,16 @@ inline constexpr std::array<uint16_t, kMaxTinySize / 8 + 1> kTwinOffsets = [] {
 
 // A block from the slot, counted; null when it has none or is to be flushed.
 inline void* TakeFrom(SiteSlot* slot) {
+  if (slot->bin != 0) {
+    void* const block = thread_cache.Pop(slot->bin);
+    if (block == nullptr) [[unlikely]]
+      return nullptr;
+    if (--slot->left == 0) [[unlikely]] {
+      thread_cache.Push(slot->bin, block);
+      return nullptr;
+    }
+    return block;
+  }
   void** const top = slot->top - 1;
   void* const block = *top;
   if (block == nullptr) [[unlikely]]
@@ -194,6 +204,7 @@ static_assert(TinySlabsAreGranules());
 
 // hak_free_at().
 inline void FreeAt(void* block) {
+  if (thread_cache.Push(block)) return;
   if (!FreeOwned(block)) [[unlikely]]
     FreeAtSlow(block);
 }
