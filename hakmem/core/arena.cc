@@ -170,22 +170,23 @@ bool Arena::CommitTables(uint32_t granules) {
   return true;
 }
 
-void Arena::SetOwner(uint32_t granule, uint32_t key, uint32_t bin) {
+void Arena::SetOwner(const Span* slab, uint32_t key, uint32_t bin) {
   MutexLock lock(mu_);
+  const uint32_t end = slab->start + slab->granules;
   const uint32_t from = owners_frontier_.load(std::memory_order_relaxed);
-  if (granule >= from) {
+  if (end > from) {
     if (key == 0) return;
     const uint32_t to =
-        std::min(limit_, (granule / kTablesStep + 1) * kTablesStep);
+        std::min(limit_, (end + kTablesStep - 1) / kTablesStep * kTablesStep);
     const size_t bytes = PageUp((to - from) * sizeof(uint32_t));
     if (!os::Commit(owner_map_ + from, bytes)) return;
     HelgrindIgnore(owner_map_ + from, bytes);
     owners_frontier_.store(to, std::memory_order_relaxed);
   }
-  owner_map_[granule].store(key, std::memory_order_relaxed);
-  if (bin != 0) {
-    class_map_[granule].store(static_cast<uint8_t>(bin),
-                              std::memory_order_relaxed);
+  for (uint32_t g = slab->start; g != end; ++g) {
+    owner_map_[g].store(key, std::memory_order_relaxed);
+    if (bin == 0) continue;
+    class_map_[g].store(static_cast<uint8_t>(bin), std::memory_order_relaxed);
   }
 }
 

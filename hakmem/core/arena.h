@@ -204,10 +204,10 @@ class Arena {
                        void (*fn)(void* context, Span* span), void* context)
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Enters the key of a slab that is one granule in the owner map, or 0 before
-  // the slab goes away; and in the class map the owner's bin, if it is not 0.
-  // Where there is no memory for the owner map both stay as they are.
-  void SetOwner(uint32_t granule, uint32_t key, uint32_t bin = 0)
+  // Enters the key of a slab in the owner map, or 0 before the slab goes away;
+  // and in the class map the owner's bin, if it is not 0. Where there is no
+  // memory for the owner map both stay as they are.
+  void SetOwner(const Span* slab, uint32_t key, uint32_t bin = 0)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // A bin of its own for the owner of this key, which gets no slab meanwhile;

@@ -36,9 +36,10 @@ constexpr uint64_t kMostWork = 32 << 10;
 // class that the program has stopped using is soon found.
 constexpr int kReviewShift = 18;
 
-// Fewer blocks of an owner than this go to their slabs: who comes to a depot is
-// to find more there than crumbs.
+// Fewer blocks of an owner than this go to their slabs, unless they are large:
+// who comes to a depot is to find more there than crumbs.
 constexpr uint32_t kLeastStored = 8;
+constexpr size_t kLeastStoredBytes = 8 << 10;
 
 // After this much work a thread gives up the bins that it has not touched since
 // the last time.
@@ -459,8 +460,8 @@ uint32_t CachedPool::Drain(SizeClass size_class, uint32_t magazines) {
 
 bool CachedPool::StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                             void* const* blocks, uint32_t count) {
-  if (count < kLeastStored) return false;
   const size_t bytes = count * ClassSize(twin);
+  if (count < kLeastStored && bytes < kLeastStoredBytes) return false;
   if (!cache_budget.TakeForDepot(bytes)) return false;
   Magazine* const magazine = cache.GetMagazine(MagazineFamilyFor(count));
   if (magazine == nullptr) {

@@ -91,7 +91,7 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
   }
   if (owner != 0) {
     state.active->owner = owner;
-    arena.SetOwner(state.active->start, OwnerOf(owner)->key, OwnBinOf(owner));
+    arena.SetOwner(state.active, OwnerOf(owner)->key, OwnBinOf(owner));
   }
   ObservedClass& counts = StateOf(size_class).counts;
   if (counts.block_bytes == 0) {
@@ -189,9 +189,11 @@ size_t LockedPool::PurgeLocked(size_t pages) {
         return purged * os::kPageSize;
       }
     }
-    if (bucket < kFirstPurgedBucket) continue;
     for (Owner* owner = owners_.load(std::memory_order_relaxed);
          owner != nullptr; owner = owner->next) {
+      if (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(owner->twin)) {
+        continue;
+      }
       if (!PurgeList(owner->state, bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }

@@ -55,8 +55,8 @@ class LockedPool {
   void FreeBatch(SizeClass size_class, void* const* blocks, uint32_t count)
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // An owner is a site and a twin of at most kLastTinyClass that has slabs of
-  // its own, under this key in the arena's owner map: none of their blocks goes
+  // An owner is a site and a twin of at most kLastL2Class that has slabs of its
+  // own, under this key in the arena's owner map: none of their blocks goes
   // to anybody else, and whose a block is can be told from its address. It is
   // made once and for all, and `number` is 0 until then and it for ever after;
   // or 0 still when metadata has run out.

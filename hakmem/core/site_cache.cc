@@ -4,6 +4,7 @@
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/cache_budget.h"
+#include "hakmem/core/locked_pool.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/thread_cache.h"
 
@@ -153,13 +154,19 @@ void SiteCache::Flush(SiteSlot& slot) {
 
 // Each step of this and of CloseOpen() leaves the blocks in one place, for
 // whoever looks from outside or takes them over in the child of a fork.
-void SiteCache::Open(SiteSlot* slot, uint32_t bin) {
+void SiteCache::Open(SiteSlot* slot) {
+  const uint32_t owner =
+      SiteTable::Cell(slot->cell).owner.load(std::memory_order_acquire);
+  if (owner == 0) return;
+  const uint32_t bin = LockedPool::OwnBinOf(owner);
+  if (bin == 0 || MagazineOf(*slot) == nullptr) return;
   if (bins_.top == nullptr) {
     bins_ = thread_cache.own_bins();
     HelgrindIgnore(bins_.top + kFirstOwnBin, kMostOwnBins * sizeof(*bins_.top));
   }
   void** const none = thread_cache_internal::no_magazine.slots;
-  if (bins_.limit[bin] != none || MagazineOf(*slot) == nullptr) return;
+  // The bin has the blocks of another slot while a table is being replaced.
+  if (bins_.limit[bin] != none) return;
   bins_.limit[bin] = slot->limit;
   bins_.top[bin] = slot->top;
   std::atomic_thread_fence(std::memory_order_release);
@@ -287,6 +294,9 @@ void SiteCache::Unpark() {
   if (!ThreadCache::UnparkSites(*this, before)) return;
   // What it has been idle for is not to be held against it.
   flushed_ = tag_clock.tick();
+  for (uint32_t i = 0; i <= mask_ / sizeof(SiteSlot); ++i) {
+    if (slots_[i].id != 0) Open(&slots_[i]);
+  }
   before.Retire();
 }
 
@@ -309,8 +319,7 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
     if (slot->id == id) return slot;
     if (slot->id == 0) {
       Replace(*slot, id, [=] {
-        slot->key =
-            PlainOf(twin) <= kLastTinyClass ? KeyOf(*site, twin) : kNoKey;
+        slot->key = PlainOf(twin) <= kLastL2Class ? KeyOf(*site, twin) : kNoKey;
         slot->tag = slot->loose = *site;
         slot->cell = cell;
         slot->twin = static_cast<uint8_t>(twin);

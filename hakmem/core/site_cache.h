@@ -28,8 +28,9 @@
 //
 // An age is taken of the blocks that come by the slow path: those get a tag
 // with a date, which the fast path of free does not know. Blocks of more than
-// kMaxTinySize bytes all come that way: their slots have no room, and only
-// count.
+// kMaxTinySize bytes all come that way unless an owner has them, and so do
+// blocks of more than kMaxL2Size bytes, which have no owners: the slots of both
+// have no room, and only count.
 
 #ifndef HAKMEM_CORE_SITE_CACHE_H_
 #define HAKMEM_CORE_SITE_CACHE_H_
@@ -137,10 +138,12 @@ class SiteCache {
 
   constexpr SiteCache() = default;
 
-  // The key of a pair: no other of a twin to kLastTinyClass has it, and it is
-  // not 0.
+  // The key of a pair: no other of a twin to kLastL2Class has it, and it is not
+  // 0.
   static constexpr uint32_t KeyOf(uint32_t site, SizeClass twin) {
-    return KeyOfId(site * sizeof(ObservedSite), twin * sizeof(SiteSlot));
+    const uint32_t key =
+        KeyOfId(site * sizeof(ObservedSite), twin * sizeof(SiteSlot));
+    return PlainOf(twin) > kLastTinyClass ? key | kL2Key : key;
   }
 
   // A number that has the key's lowest bits in its own, by a number that has
@@ -184,9 +187,9 @@ class SiteCache {
     return slot.given - static_cast<int32_t>(top - slot.blocks);
   }
 
-  // Opens a slot that has room, for its owner's bin: does nothing where that
-  // has a slot's blocks already. For the thread whose cache this is.
-  void Open(SiteSlot* slot, uint32_t bin);
+  // Opens a slot that has room, if its owner has a bin. For the thread whose
+  // cache this is.
+  void Open(SiteSlot* slot);
 
   // Closes a slot, if it is open.
   void Close(SiteSlot& slot) {
@@ -267,8 +270,13 @@ class SiteCache {
   static constexpr uint32_t kIdFactor = 9;
   static_assert(kIdFactor * sizeof(ObservedSite) >
                 kLastTinyClass * sizeof(SiteSlot));
-  static_assert(kIdFactor * sizeof(ObservedSite) * uint64_t{kSiteMask} <
-                uint64_t{1} << 31);
+  static_assert(kIdFactor * sizeof(ObservedSite) >
+                (kLastL2Class - kLastTinyClass) * sizeof(SiteSlot));
+  // What is above all that is for the pairs of twins beyond kLastTinyClass.
+  static constexpr uint32_t kL2Key = 1u << 31;
+  static_assert(kIdFactor * sizeof(ObservedSite) * uint64_t{kSiteMask} +
+                    kNumBins * sizeof(SiteSlot) <
+                kL2Key);
 
   struct Taken {
     SizeClass twin;

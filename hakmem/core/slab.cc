@@ -104,7 +104,7 @@ bool Slab::PurgeTail() {
 
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
-  if (slab->owner != 0) arena.SetOwner(slab->start, 0);
+  if (slab->owner != 0) arena.SetOwner(slab, 0);
   const uint32_t purged = slab->purged_pages;
   arena.FreeRun(slab, purged + (slab->tail_gone ? TailPages(size_class) : 0),
                 purged == 0 ? 0 : slab->LatelyPurged(os::CoarseMilliseconds()));

@@ -109,7 +109,7 @@ TEST_P(BusySitesTest, HaveSlabsOfTheirOwn) {
 }
 
 TEST_P(BusySitesTest, EveryWayToFreeAndToResize) {
-  constexpr size_t kSizes[] = {16, 100, 1000};
+  constexpr size_t kSizes[] = {16, 100, 1000, 3000, 20000};
   for (const size_t size : kSizes) MakeBusy(size);
   void (*const frees[])(void*) = {
       &free, &hak_free, [](void* block) { ::operator delete(block); },
@@ -130,7 +130,7 @@ TEST_P(BusySitesTest, EveryWayToFreeAndToResize) {
         ASSERT_EQ(block.address[byte], block.fill);
       }
     }
-    const size_t size = kSizes[random() % 3] - random() % 8;
+    const size_t size = kSizes[random() % std::size(kSizes)] - random() % 8;
     const int site = static_cast<int>(random() % kSites);
     switch (random() % 8) {
       case 0: {
@@ -191,8 +191,8 @@ TEST_P(BusySitesTest, ThreadsThatFreeForEachOther) {
   constexpr int kThreads = 4;
   constexpr int kRounds = 30;
   constexpr int kBlocks = 2000;
-  MakeBusy(48);
-  MakeBusy(400);
+  constexpr size_t kSizes[] = {48, 400, 2500};
+  for (const size_t size : kSizes) MakeBusy(size);
   struct Block {
     uintptr_t* address;
     int site;
@@ -207,7 +207,7 @@ TEST_P(BusySitesTest, ThreadsThatFreeForEachOther) {
         for (Block& block : blocks[t]) {
           block.site = static_cast<int>(random() % kSites);
           block.address = static_cast<uintptr_t*>(
-              hak_alloc_at(random() % 2 == 0 ? 48 : 400, sites[block.site]));
+              hak_alloc_at(kSizes[random() % 3], sites[block.site]));
           *block.address = reinterpret_cast<uintptr_t>(&block);
         }
         barrier.arrive_and_wait();
@@ -371,7 +371,7 @@ TEST_P(BusySitesTest, MemoryGoesBackWhenTheyAreIdle) {
     hak_stats_get(&before, sizeof(before));
     std::vector<void*> blocks;
     for (int i = 0; i < 20000; ++i) {
-      blocks.push_back(hak_alloc_at(16 + i % 50 * 20, sites[i % kSites]));
+      blocks.push_back(hak_alloc_at(16 + i % 50 * 60, sites[i % kSites]));
     }
     for (void* const block : blocks) free(block);
     hak_release_memory(0);

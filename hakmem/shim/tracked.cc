@@ -17,11 +17,19 @@ std::atomic<Tag>& TagOf(const void* block, SizeClass twin) {
   return slab->TagOf(twin, slab->IndexOf(twin, block));
 }
 
+// Calls fn(pool) for the pool of a twin that may have owners.
+template <typename Fn>
+auto WithPoolOf(SizeClass twin, Fn fn) {
+  return PlainOf(twin) <= kLastTinyClass ? fn(tiny_pool) : fn(l2_pool);
+}
+
 // Takes free blocks of one owner, which have its tag: to its depot, or else to
 // its slabs.
 void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
   const auto* const slab = static_cast<Slab*>(arena.SpanOfLive(blocks[0]));
-  if (tiny_pool.StoreOwned(thread_cache, slab->owner, twin, blocks, count)) {
+  if (WithPoolOf(twin, [=](auto& pool) {
+        return pool.StoreOwned(thread_cache, slab->owner, twin, blocks, count);
+      })) {
     return;
   }
   for (uint32_t i = 0; i < count; ++i) {
@@ -86,12 +94,28 @@ SiteSlot* ClosedSlotFor(uint32_t* site, SizeClass twin) {
 // what caches may hold. With a quarter of this, larson for one site was slower
 // by a tenth on one thread and by a quarter on four.
 constexpr size_t kMostSlotBytes = 64 << 10;
+constexpr size_t kMostL2SlotBytes = 256 << 10;
+
+bool IsTiny(SizeClass twin) { return PlainOf(twin) <= kLastTinyClass; }
+
+// Whether a pair of this twin may be an owner.
+bool MayBeOwner(SizeClass twin) {
+  return PlainOf(twin) <= kLastL2Class &&
+         WithPoolOf(twin, [](auto& pool) { return pool.kCached; });
+}
+
+// Whether a slot has room. Of what is not of Tiny's sizes an owner's has, where
+// the blocks are many; what others have is left to the twins' bins.
+bool MayHold(const SiteSlot* slot) {
+  return MayBeOwner(slot->twin) &&
+         (IsTiny(slot->twin) || slot->loose == SiteSlot::kNoLoose);
+}
 
 uint32_t MostBlocks(SizeClass twin) {
-  if (!tiny_pool.kCached || PlainOf(twin) > kLastTinyClass) return 0;
   return std::min<uint32_t>(
       SiteSlot::kBlocks,
-      static_cast<uint32_t>(kMostSlotBytes / ClassSize(twin)));
+      static_cast<uint32_t>((IsTiny(twin) ? kMostSlotBytes : kMostL2SlotBytes) /
+                            ClassSize(twin)));
 }
 
 void GrowSlot(SiteSlot* slot) {
@@ -103,7 +127,9 @@ void GrowSlot(SiteSlot* slot) {
 // A pair is busy once it has this much live, half a slab, or has had so many
 // allocations: of those that count as busy by these alone there may be a few,
 // since a slab of each may have no more than a page or two in use.
-constexpr uint64_t kBusyBytes = kGranuleSize / 2;
+constexpr uint64_t BusyBytes(SizeClass twin) {
+  return SlabGranules(twin) * kGranuleSize / 2;
+}
 constexpr uint64_t kBusyAllocs = 16384;
 constexpr uint32_t kMostBusyByAllocs = 64;
 
@@ -114,7 +140,7 @@ bool IsBusy(const SiteSlot* slot) {
                         allocs - cell.frees.load(std::memory_order_relaxed)) +
                     thread_cache.site_cache().LiveOf(*slot) - slot->flushed;
   if (live * static_cast<int64_t>(ClassSize(slot->twin)) >=
-      static_cast<int64_t>(kBusyBytes)) {
+      static_cast<int64_t>(BusyBytes(slot->twin))) {
     return true;
   }
   static constinit std::atomic<uint32_t> busy_by_allocs{0};
@@ -164,14 +190,6 @@ void LookForOwner(SiteSlot* slot) {
   }
 }
 
-// Opens the slot if its owner has a bin: the end of a slow path.
-void Open(SiteSlot* slot) {
-  const uint32_t owner = OwnerOf(slot);
-  if (owner == 0) return;
-  const uint32_t bin = LockedPool::OwnBinOf(owner);
-  if (bin != 0) thread_cache.site_cache().Open(slot, bin);
-}
-
 // True where that made it flush.
 bool CountAlloc(SiteSlot* slot) {
   const bool flush = slot->left <= 1;
@@ -205,8 +223,10 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   const int32_t wanted =
       static_cast<int32_t>(capacity - capacity / 2) - slot->held();
   if (wanted <= 0) return slot;
-  const uint32_t loaded = tiny_pool.LoadOwned(
-      thread_cache, owner, twin, slot->top, static_cast<uint32_t>(wanted));
+  const uint32_t loaded = WithPoolOf(twin, [=](auto& pool) {
+    return pool.LoadOwned(thread_cache, owner, twin, slot->top,
+                          static_cast<uint32_t>(wanted));
+  });
   if (loaded != 0) {
     slot->given += static_cast<int32_t>(loaded);
     std::atomic_thread_fence(std::memory_order_release);
@@ -245,14 +265,17 @@ void TrackBlock(void* block, SizeClass twin, uint32_t site) {
   }
   TagOf(block, twin).store(site | tag_clock.now(), std::memory_order_relaxed);
   if (slot == nullptr) return;
-  if (MostBlocks(twin) == 0) return thread_cache.site_cache().LookAfter(slot);
+  if (!MayBeOwner(twin)) return thread_cache.site_cache().LookAfter(slot);
   thread_cache.site_cache().Close(*slot);
-  GrowSlot(slot);
   if (const uint32_t owner = OwnerOf(slot); owner != 0) {
+    GrowSlot(slot);
     slot = FillFromOwner(slot, site, owner);
-    if (slot != nullptr) Open(slot);
+    if (slot != nullptr) thread_cache.site_cache().Open(slot);
   } else {
-    FillSlot(slot);
+    if (IsTiny(twin)) {
+      GrowSlot(slot);
+      FillSlot(slot);
+    }
     LookForOwner(slot);
     slot = SlotFor(&site, twin);
   }
@@ -281,7 +304,7 @@ void* AllocateOwned(SiteSlot* slot) {
   if (slot == nullptr || slot->top == slot->blocks) return nullptr;
   CountAlloc(slot);
   void* const block = *--slot->top;
-  Open(slot);
+  thread_cache.site_cache().Open(slot);
   thread_cache.site_cache().LookAfter(slot);
   return block;
 }
@@ -395,7 +418,7 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     const SizeClass twin = TwinOf(size_class);
     SiteSlot* const slot = thread_cache.site_cache().SlotAt(site, twin);
     if (slot->tag == site) {
-      if (PlainOf(twin) > kLastTinyClass) {
+      if (!MayHold(slot)) {
         if (void* const block = AllocateFromBin(slot)) return block;
       } else {
         if (slot->left > 1) {
@@ -405,7 +428,7 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
         if (slot->top != slot->blocks) {
           CountAlloc(slot);
           void* const block = *--slot->top;
-          Open(slot);
+          thread_cache.site_cache().Open(slot);
           LookForOwner(slot);
           return block;
         }
@@ -458,7 +481,9 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
     site = last->site;
   }
   SiteSlot* const slot = cache.SlotAt(site, TwinOf(size_class));
-  return slot->tag == site ? AllocateFromBin(slot) : nullptr;
+  if (slot->tag != site) return nullptr;
+  if (void* const block = TakeFrom(slot)) return block;
+  return MayHold(slot) ? nullptr : AllocateFromBin(slot);
 }
 
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
@@ -469,7 +494,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
   // which changes no tag but the one that it has seen.
   tag.store(kNoTag, std::memory_order_relaxed);
   uint32_t site = SiteOf(was);
-  if (PlainOf(twin) > kLastTinyClass) {
+  if (!IsTiny(twin) && arena.OwnerOf(block) == 0) {
     UntrackBlock(twin, was);
     if (thread_cache.Push(twin, block)) return;
     const ErrnoKeeper keeper;
@@ -481,8 +506,9 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
     return;
   }
   const ErrnoKeeper keeper;
-  SiteSlot* slot = MostBlocks(twin) != 0 ? SlotFor(&site, twin) : nullptr;
-  if (slot != nullptr && (arena.OwnerOf(block) != 0 || OwnerOf(slot) == 0)) {
+  SiteSlot* slot = MayBeOwner(twin) ? SlotFor(&site, twin) : nullptr;
+  if (slot != nullptr &&
+      ((OwnerOf(slot) != 0) == (arena.OwnerOf(block) != 0))) {
     thread_cache.site_cache().Close(*slot);
     if (slot->top == slot->limit) {
       GrowSlot(slot);
@@ -498,13 +524,14 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
       *slot->top = block;
       std::atomic_thread_fence(std::memory_order_release);
       ++slot->top;
-      Open(slot);
+      thread_cache.site_cache().Open(slot);
       thread_cache.site_cache().LookAfter(slot);
       return;
     }
   }
   UntrackBlock(twin, was);
-  if (IsStack(SiteOf(was))) {
+  // An owner's has no tag any more, and so is nothing for the depot.
+  if (IsStack(SiteOf(was)) || arena.OwnerOf(block) != 0) {
     BackendOf(twin).Free(twin, block);
   } else {
     ToHeap(twin, &block, 1);

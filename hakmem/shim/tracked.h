@@ -3,10 +3,10 @@
 //
 // A tracked block comes from the twin of its class (size_class.h), and up to
 // 1 KiB by way of a slot of this thread's (site_cache.h). The slot of a pair
-// that is busy fills from a depot and from slabs that are the pair's own
-// (locked_pool.h), any other from the twin's bin. The fast paths stand in this
-// header: whatever they do not find leads to the same call's slow path, from
-// the beginning and with nothing changed.
+// that is busy, up to 32 KiB, fills from a depot and from slabs that are the
+// pair's own (locked_pool.h), any other from the twin's bin. The fast paths
+// stand in this header: whatever they do not find leads to the same call's slow
+// path, from the beginning and with nothing changed.
 
 #ifndef HAKMEM_SHIM_TRACKED_H_
 #define HAKMEM_SHIM_TRACKED_H_
@@ -169,13 +169,13 @@ inline bool FreeOwned(void* block) {
   return PutInto(slot, block);
 }
 
-// Takes back a tracked block of at most kMaxTinySize bytes without a birth, for
-// which this thread has a slot with room; `value` is the class map's. False,
-// and nothing done, for any other pointer. Inline at any rate: frees that a bin
-// has no room for come here first.
+// Takes back a tracked block without a birth, of an owner or of at most
+// kMaxTinySize bytes, for which this thread has a slot with room; `value` is
+// the class map's. False, and nothing done, for any other pointer. Inline at
+// any rate: frees that a bin has no room for come here first.
 [[gnu::always_inline]] inline bool FreeTiny(void* block, size_t value) {
   const auto door = static_cast<uint32_t>(value - kFirstDoor);
-  if (door >= kLastTinyClass) [[unlikely]]
+  if (door >= kTwinDistance) [[unlikely]]
     return false;
   const ArenaView& view = thread_cache.view();
   const uintptr_t eighth = view.EighthOf(block);
@@ -185,6 +185,8 @@ inline bool FreeOwned(void* block) {
   if (SiteSlot* const slot = cache.SlotOfKey(key); slot->key == key) {
     return PutInto(slot, block);
   }
+  if (door >= kLastTinyClass) [[unlikely]]
+    return false;
   const SizeClass twin = door + kFirstTwin;
   // Slabs of these sizes are one granule.
   auto* const slab = static_cast<Slab*>(arena.SpanOfLiveGranule(granule));
