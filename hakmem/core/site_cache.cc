@@ -21,20 +21,21 @@ namespace site_cache_internal {
 
 constinit NoBlocks no_blocks = {};
 
-constinit SiteSlot no_slot = {.id = 0,
-                              .top = no_blocks.slots,
-                              .limit = no_blocks.slots,
-                              .key = kNoKey,
-                              .tag = SiteSlot::kNoLoose,
-                              .left = SiteSlot::kPeriod,
-                              .given = 0,
-                              .flushed = 0,
-                              .cell = 0,
-                              .blocks = no_blocks.slots,
-                              .twin = kNoClass,
-                              .bin = 0,
-                              .young = 0,
-                              .loose = SiteSlot::kNoLoose};
+constinit NoTable no_table = {.recents = {},
+                              .slot = {.id = 0,
+                                       .top = no_blocks.slots,
+                                       .limit = no_blocks.slots,
+                                       .key = kNoKey,
+                                       .tag = SiteSlot::kNoLoose,
+                                       .left = SiteSlot::kPeriod,
+                                       .given = 0,
+                                       .flushed = 0,
+                                       .cell = 0,
+                                       .blocks = no_blocks.slots,
+                                       .twin = kNoClass,
+                                       .bin = 0,
+                                       .young = 0,
+                                       .loose = SiteSlot::kNoLoose}};
 
 }  // namespace site_cache_internal
 
@@ -49,6 +50,17 @@ constexpr uint32_t kMissesToGrow = 64;
 constexpr uint32_t kRareMiss = 4;
 
 constexpr uint32_t kLastIds = 256;
+
+// What stands in front of a table has a page of its own.
+constexpr size_t kRecentsPage = os::kPageSize;
+
+char* MemoryOf(SiteSlot* slots) {
+  return reinterpret_cast<char*>(slots) - kRecentsPage;
+}
+
+void UnmapTable(SiteSlot* slots, size_t bytes) {
+  os::Unmap(MemoryOf(slots), kRecentsPage + bytes);
+}
 
 // What a slot may hold where caches have enough already, as the first blocks of
 // a bin; and what it may hold without its thread sharing the limit. A thread
@@ -76,7 +88,7 @@ void Replace(SiteSlot& slot, uintptr_t id, Change change) {
 }
 
 void Clear(SiteSlot& slot) {
-  Replace(slot, 0, [&slot] { slot = site_cache_internal::no_slot; });
+  Replace(slot, 0, [&slot] { slot = site_cache_internal::no_table.slot; });
 }
 
 }  // namespace
@@ -219,7 +231,16 @@ void SiteCache::GiveUp(const Taken& taken) {
 
 void SiteCache::Return(SiteSlot& slot) { GiveUp(Take(slot)); }
 
+void SiteCache::Forget(const SiteSlot& slot) {
+  if (PlainOf(slot.twin) > kLastL2Class) return;
+  for (uintptr_t i = 0; i < site_cache_internal::kRecentsOfTwin; ++i) {
+    Recent& recent = RecentAt(slot.twin * sizeof(SiteSlot), i);
+    if (SlotOf(recent) == &slot) recent = {};
+  }
+}
+
 void SiteCache::Evict(SiteSlot& slot) {
+  Forget(slot);
   Flush(slot);
   const Taken taken = Take(slot);
   Clear(slot);
@@ -250,9 +271,11 @@ void SiteCache::ReturnBlocks() {
 // changed, when there is no memory.
 bool SiteCache::MakeTable(uint32_t slots) {
   const size_t bytes = slots * sizeof(SiteSlot);
-  auto* made = static_cast<SiteSlot*>(os::Map(bytes, os::kPageSize));
-  if (made == nullptr) return false;
-  HelgrindIgnore(made, bytes);
+  auto* const memory =
+      static_cast<char*>(os::Map(kRecentsPage + bytes, os::kPageSize));
+  if (memory == nullptr) return false;
+  HelgrindIgnore(memory, kRecentsPage + bytes);
+  auto* made = reinterpret_cast<SiteSlot*>(memory + kRecentsPage);
   for (uint32_t i = 0; i < slots; ++i) Clear(made[i]);
   auto mask = static_cast<uint32_t>(bytes - sizeof(SiteSlot));
   {
@@ -268,11 +291,11 @@ bool SiteCache::MakeTable(uint32_t slots) {
       std::swap(mask_, mask);
     }
   }
-  if (made == &site_cache_internal::no_slot) return true;
+  if (made == &site_cache_internal::no_table.slot) return true;
   for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
     if (made[i].id != 0) Return(made[i]);
   }
-  os::Unmap(made, mask + sizeof(SiteSlot));
+  UnmapTable(made, mask + sizeof(SiteSlot));
   return true;
 }
 
@@ -357,11 +380,11 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
 }
 
 size_t SiteCache::table_bytes() const {
-  return mask_ == 0 ? 0 : mask_ + sizeof(SiteSlot);
+  return mask_ == 0 ? 0 : kRecentsPage + mask_ + sizeof(SiteSlot);
 }
 
 size_t SiteCache::resident_bytes() const {
-  return os::ResidentBytes(slots_, table_bytes());
+  return mask_ == 0 ? 0 : os::ResidentBytes(MemoryOf(slots_), table_bytes());
 }
 
 void SiteCache::Retire() {
@@ -371,7 +394,7 @@ void SiteCache::Retire() {
     *known = nullptr;
   }
   if (mask_ == 0) return;
-  SiteSlot* slots = &site_cache_internal::no_slot;
+  SiteSlot* slots = &site_cache_internal::no_table.slot;
   uint32_t mask = 0;
   {
     MutexLock lock(ThreadCache::registry_mutex());
@@ -385,7 +408,7 @@ void SiteCache::Retire() {
   for (uint32_t i = 0; i <= mask / sizeof(SiteSlot); ++i) {
     if (slots[i].id != 0) Return(slots[i]);
   }
-  os::Unmap(slots, mask + sizeof(SiteSlot));
+  UnmapTable(slots, mask + sizeof(SiteSlot));
 }
 
 }  // namespace hakmem

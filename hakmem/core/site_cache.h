@@ -42,6 +42,7 @@
 #include "absl/base/attributes.h"
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/observed.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/site.h"
 #include "hakmem/core/size_class.h"
 #include "hakmem/core/tag.h"
@@ -122,8 +123,28 @@ struct NoBlocks {
 };
 extern constinit NoBlocks no_blocks;
 
-// The slot of threads that have none, which no pair has.
-extern constinit SiteSlot no_slot;
+// A caller's slot whose owner has a bin: where a size has few callers, one look
+// finds it. Gone with the slot.
+struct Recent {
+  uintptr_t caller;
+  uint32_t slot;  // its offset in the table
+  uint32_t bin;
+};
+
+// As many for each twin to kLastL2Class, of which the caller's lowest bits
+// choose one. They stand in front of the table of slots, in their twins' order.
+inline constexpr uint32_t kRecentsOfTwin = sizeof(SiteSlot) / sizeof(Recent);
+inline constexpr size_t kRecentBytes =
+    kLastL2Class * kRecentsOfTwin * sizeof(Recent);
+static_assert(kRecentsOfTwin == 4 && kRecentBytes <= os::kPageSize);
+
+// The table of threads that have none. No pair has its slot.
+struct NoTable {
+  Recent recents[kLastL2Class * kRecentsOfTwin];
+  SiteSlot slot;
+};
+extern constinit NoTable no_table;
+static_assert(offsetof(NoTable, slot) == kRecentBytes);
 
 }  // namespace site_cache_internal
 
@@ -216,6 +237,31 @@ class SiteCache {
     return last.id == id ? &last : nullptr;
   }
 
+  using Recent = site_cache_internal::Recent;
+
+  // Where the caller's would be, for a twin to kLastL2Class.
+  Recent& RecentAt(size_t twin_offset, uintptr_t caller) const {
+    using site_cache_internal::kRecentBytes;
+    using site_cache_internal::kRecentsOfTwin;
+    return *reinterpret_cast<Recent*>(
+        reinterpret_cast<char*>(slots_) + twin_offset +
+        caller % kRecentsOfTwin * sizeof(Recent) -
+        (kRecentBytes + kFirstTwin * sizeof(SiteSlot)));
+  }
+  SiteSlot* SlotOf(const Recent& recent) const {
+    return reinterpret_cast<SiteSlot*>(reinterpret_cast<char*>(slots_) +
+                                       recent.slot);
+  }
+
+  // For a slot that is open and its site's caller.
+  void Remember(const SiteSlot* slot, uintptr_t caller) {
+    RecentAt(slot->twin * sizeof(SiteSlot), caller) = {
+        .caller = caller,
+        .slot = static_cast<uint32_t>(reinterpret_cast<const char*>(slot) -
+                                      reinterpret_cast<const char*>(slots_)),
+        .bin = slot->bin};
+  }
+
   // Gives the free blocks of all slots back.
   void ReturnBlocks();
 
@@ -291,10 +337,11 @@ class SiteCache {
   void FlushAll();
   void Return(SiteSlot& slot);
   void Evict(SiteSlot& slot);
+  void Forget(const SiteSlot& slot);
   bool MakeTable(uint32_t slots);
   void Unpark();
 
-  SiteSlot* slots_ = &site_cache_internal::no_slot;
+  SiteSlot* slots_ = &site_cache_internal::no_table.slot;
   uint32_t mask_ = 0;     // of an offset in bytes
   uint32_t misses_ = 0;   // since the last look at how seldom they are
   uint32_t loads_ = 0;    // slow paths since then

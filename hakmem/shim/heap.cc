@@ -147,7 +147,8 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
 // AllocateMarked() of more than kMaxTinySize bytes: short for the blocks of L25
 // that are no samples, where a thread takes them.
-[[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
+[[gnu::noinline]] void* AllocateMarkedMediumSlow(size_t size,
+                                                 const void* caller) {
   if (size > kMaxPooledSize) return AllocateMarked(size, 1, caller);
   const SizeClass size_class = MediumSizeToClass(size);
   if (thread_cache.mark() == ThreadCache::kBySample) {
@@ -161,6 +162,17 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
     return block;
   }
   return AllocateMarked(size, 1, caller);
+}
+
+// The same, and short too for what a thread that counts by callers has most of,
+// blocks of busy ones. By itself, so that it has no stack frame.
+[[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
+  if (thread_cache.mark() == ThreadCache::kByCaller && size <= kMaxL2Size) {
+    void* const block = AllocateMediumByRecent(L2SizeToClass(size), caller);
+    if (block != nullptr) [[likely]]
+      return block;
+  }
+  return AllocateMarkedMediumSlow(size, caller);
 }
 
 // A block of a class of L2 that the thread's sampler has just counted.
@@ -186,12 +198,22 @@ void* AllocateUntracked(size_t size, size_t alignment) {
   return block != nullptr ? block : OutOfMemory();
 }
 
+namespace {
+
+// The rest of AllocateSlow() for a thread that counts by callers.
+[[gnu::noinline]] void* AllocateByCaller(size_t size, const void* caller) {
+  void* const block = AllocateTinyByCaller(size, caller);
+  return block != nullptr ? block : AllocateMarked(size, 1, caller);
+}
+
+}  // namespace
+
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   const uint32_t mark = thread_cache.mark();
   // First where every allocation comes here.
   if (mark == ThreadCache::kByCaller) {
-    void* const block = AllocateTinyByCaller(size, caller);
-    return block != nullptr ? block : AllocateMarked(size, 1, caller);
+    void* const block = AllocateTinyByRecent(size, caller);
+    return block != nullptr ? block : AllocateByCaller(size, caller);
   }
   if (mark == ThreadCache::kNotMarked) {
     return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);

@@ -164,8 +164,8 @@ uint32_t OwnerOf(SiteSlot* slot) {
 // An owner gets a bin of its own after so many allocations, twice as many for
 // each few bins that are given away: those that are left are for what turns out
 // to be busy later.
-constexpr uint64_t kOwnBinAllocs = 16384;
-constexpr uint32_t kOwnBinsToDouble = 12;
+constexpr uint64_t kOwnBinAllocs = 4096;
+constexpr uint32_t kOwnBinsToDouble = 9;
 
 // Whether an owner without a bin of its own is to have one.
 bool IsWorthOwnBin(const SiteSlot* slot) {
@@ -471,17 +471,33 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
   if (!FreeTiny(block, thread_cache.view().ClassOf(block))) Free(block);
 }
 
+void* AllocateTinyByCaller(size_t size, const void* caller) {
+  SiteCache& cache = thread_cache.site_cache();
+  const auto id = reinterpret_cast<uintptr_t>(caller);
+  const SiteCache::LastId* const last = cache.LastCaller(id);
+  if (last == nullptr) [[unlikely]]
+    return nullptr;
+  const uint32_t key = last->key + kTwinOffsets[(size + 7) >> 3];
+  SiteSlot* const slot = cache.SlotOfKey(key);
+  if (slot->key != key || slot->left <= 1) [[unlikely]]
+    return nullptr;
+  if (slot->bin != 0) cache.Remember(slot, id);
+  return TakeFrom(slot);
+}
+
 void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
-  const SiteCache& cache = thread_cache.site_cache();
+  SiteCache& cache = thread_cache.site_cache();
   uint32_t site = thread_cache.mark();
-  if (site == ThreadCache::kByCaller) {
-    const SiteCache::LastId* const last =
-        cache.LastCaller(reinterpret_cast<uintptr_t>(caller));
+  const bool by_caller = site == ThreadCache::kByCaller;
+  const auto id = reinterpret_cast<uintptr_t>(caller);
+  if (by_caller) {
+    const SiteCache::LastId* const last = cache.LastCaller(id);
     if (last == nullptr) return nullptr;
     site = last->site;
   }
   SiteSlot* const slot = cache.SlotAt(site, TwinOf(size_class));
-  if (slot->tag != site) return nullptr;
+  if (slot->tag != site || slot->left <= 1) return nullptr;
+  if (by_caller && slot->bin != 0) cache.Remember(slot, id);
   if (void* const block = TakeFrom(slot)) return block;
   return MayHold(slot) ? nullptr : AllocateFromBin(slot);
 }

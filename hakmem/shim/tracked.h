@@ -113,26 +113,48 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
   return block;
 }
 
-// A block of at most kMaxTinySize bytes for the site of `caller`, or null when
-// the slow path has to be taken.
-inline void* AllocateTinyByCaller(size_t size, const void* caller) {
-  const SiteCache& cache = thread_cache.site_cache();
-  const SiteCache::LastId* const last =
-      cache.LastCaller(reinterpret_cast<uintptr_t>(caller));
-  if (last == nullptr) [[unlikely]]
+// A block from the slot of `recent`, counted, as TakeFrom() has it.
+inline void* TakeFromRecent(const SiteCache::Recent& recent) {
+  const uint32_t bin = recent.bin;
+  void* const block = thread_cache.Pop(bin);
+  if (block == nullptr) [[unlikely]]
     return nullptr;
-  const uint32_t key = last->key + kTwinOffsets[(size + 7) >> 3];
-  SiteSlot* const slot = cache.SlotOfKey(key);
-  if (slot->key != key) [[unlikely]]
+  if (--thread_cache.site_cache().SlotOf(recent)->left == 0) [[unlikely]] {
+    thread_cache.Push(bin, block);
     return nullptr;
-  return TakeFrom(slot);
+  }
+  return block;
 }
+
+// A block of at most kMaxTinySize bytes for the site of `caller`, or null when
+// the slow path has to be taken: here where it is a recent one, and else below.
+inline void* AllocateTinyByRecent(size_t size, const void* caller) {
+  const size_t twin_offset = kTwinOffsets[(size + 7) >> 3];
+  const SiteCache::Recent& recent = thread_cache.site_cache().RecentAt(
+      twin_offset, reinterpret_cast<uintptr_t>(caller));
+  if (recent.caller != reinterpret_cast<uintptr_t>(caller)) [[unlikely]]
+    return nullptr;
+  return TakeFromRecent(recent);
+}
+void* AllocateTinyByCaller(size_t size, const void* caller);
 
 // The same for a site. Null also when `site` is none.
 inline void* AllocateTiny(size_t size, uint32_t site) {
   SiteSlot* const slot = thread_cache.site_cache().SlotOfKey(SiteCache::KeyOfId(
       site * sizeof(ObservedSite), kTwinOffsets[(size + 7) >> 3]));
   return slot->tag == site ? TakeFrom(slot) : nullptr;
+}
+
+// AllocateTinyByRecent() for a class above kMaxTinySize bytes.
+inline void* AllocateMediumByRecent(SizeClass size_class, const void* caller) {
+  if (size_class > kLastL2Class) [[unlikely]]
+    return nullptr;
+  const SiteCache::Recent& recent = thread_cache.site_cache().RecentAt(
+      (size_class + kTwinDistance) * sizeof(SiteSlot),
+      reinterpret_cast<uintptr_t>(caller));
+  if (recent.caller != reinterpret_cast<uintptr_t>(caller)) [[unlikely]]
+    return nullptr;
+  return TakeFromRecent(recent);
 }
 
 // A block of a class above kMaxTinySize bytes for the site that the plain
