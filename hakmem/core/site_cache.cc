@@ -231,16 +231,7 @@ void SiteCache::GiveUp(const Taken& taken) {
 
 void SiteCache::Return(SiteSlot& slot) { GiveUp(Take(slot)); }
 
-void SiteCache::Forget(const SiteSlot& slot) {
-  if (PlainOf(slot.twin) > kLastL2Class) return;
-  for (uintptr_t i = 0; i < site_cache_internal::kRecentsOfTwin; ++i) {
-    Recent& recent = RecentAt(slot.twin * sizeof(SiteSlot), i);
-    if (SlotOf(recent) == &slot) recent = {};
-  }
-}
-
 void SiteCache::Evict(SiteSlot& slot) {
-  Forget(slot);
   Flush(slot);
   const Taken taken = Take(slot);
   Clear(slot);

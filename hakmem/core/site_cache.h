@@ -124,7 +124,9 @@ struct NoBlocks {
 extern constinit NoBlocks no_blocks;
 
 // A caller's slot whose owner has a bin: where a size has few callers, one look
-// finds it. Gone with the slot.
+// finds it. It stays true as long as the table is there: in that a pair has one
+// place, and the bin has blocks only while the slot there is the pair's and
+// open.
 struct Recent {
   uintptr_t caller;
   uint32_t slot;  // its offset in the table
@@ -337,7 +339,6 @@ class SiteCache {
   void FlushAll();
   void Return(SiteSlot& slot);
   void Evict(SiteSlot& slot);
-  void Forget(const SiteSlot& slot);
   bool MakeTable(uint32_t slots);
   void Unpark();
 
