@@ -1,5 +1,6 @@
 """Runs each workload at a small scale. Argument: the workloads binary."""
 
+import itertools
 import json
 import os
 import re
@@ -93,6 +94,26 @@ class WorkloadsTest(unittest.TestCase):
       found = figures(name)
       for key in keys:
         self.assertGreater(found[key], 0, key)
+
+  def test_queue_ends_with_whatever_shape(self):
+    for producers, consumers, batches, queue, wake in itertools.product(
+        (1, 3), (1, 3), (1, 7), (1, 2, 64), (1, 2, 64)):
+      arguments = [f'--producers={producers}', f'--consumers={consumers}',
+                   f'--batches={batches}', f'--queue={queue}', f'--wake={wake}',
+                   '--batch=2', '--scale=1']
+      with self.subTest(arguments=arguments):
+        self.assertEqual(figures('prodcons', *arguments)['operations'],
+                         producers * batches * 2)
+
+  def test_queue_wakes_for_as_many_batches_as_it_is_told(self):
+    for producers, consumers, wake in [(1, 1, 64), (2, 2, 32)]:
+      waits = figures('prodcons', f'--producers={producers}',
+                      f'--consumers={consumers}', f'--wake={wake}',
+                      '--queue=64', '--batches=2000', '--scale=1')['waits']
+      # A thread waits from one such moment to the next, and once to the end.
+      moments = producers * 2000 // wake
+      self.assertGreater(waits, 0)
+      self.assertLessEqual(waits, (producers + consumers) * (moments + 1))
 
   def test_nonsense_is_refused_with_status_2(self):
     for arguments, word in [
