@@ -115,7 +115,9 @@ class Metadata {
   char* region_ = nullptr;
   uint32_t limit_ = 0;  // pages
 
-  Mutex mu_{Mutex::Locking::kInner};
+  // What changes has cache lines of its own: threads that hand magazines over
+  // read what is above all the time.
+  alignas(64) Mutex mu_{Mutex::Locking::kInner};
   std::atomic<size_t> used_{0};
   std::atomic<size_t> resident_{0};
   Page* pages_ ABSL_GUARDED_BY(mu_) = nullptr;  // 1…limit_; 0 is no page
