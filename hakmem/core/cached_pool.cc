@@ -20,7 +20,7 @@ constexpr uint32_t kBusyMissesToGrow = 1024;  // 64: larson 2 % slower
 
 // Below kBusyCapacity it doubles them after this many swaps, too, as long as
 // they are not as large as they may be.
-constexpr uint32_t kSwapsToGrow = 16;
+constexpr uint8_t kSwapsToGrow = 16;
 
 // A miss counts as the bytes that it moves, as this many at least, and at most
 // as the other. Without that bound a program with blocks of some 100 KiB was
@@ -74,24 +74,27 @@ uint32_t CachedPool::FullCapacity(SizeClass size_class) const {
       by_bytes, kLeastFullCapacity, MagazineCapacity(kMagazineFamilies - 1)));
 }
 
+uint32_t CachedPool::FirstCapacity(SizeClass size_class) const {
+  return std::min(geometry().first_capacity, FullCapacity(size_class));
+}
+
 // Gets a bin ready for its first use by this thread; false when all threads
 // together have enough.
 bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
   HelgrindIgnore(this, sizeof(*this));
   HelgrindIgnore(&housekeeping, sizeof(housekeeping));
-  const uint32_t capacity =
-      std::min(geometry().first_capacity, FullCapacity(size_class));
+  const uint32_t capacity = FirstCapacity(size_class);
   const size_t bytes = capacity * ClassSize(size_class);
   if (!cache_budget.TakeFirst(bytes)) {
     if (cache.forced() + bytes > ThreadCache::kMostForced) return false;
     cache_budget.Force(bytes);
     cache.forced() += bytes;
-    bin.forced = static_cast<uint32_t>(bytes);
+    bin.forced = 1;
   }
   cache.Join(this, geometry().index);
   housekeeping.pools[geometry().index].store(this, std::memory_order_relaxed);
-  bin.capacity = capacity;
+  bin.capacity = static_cast<uint16_t>(capacity);
   return true;
 }
 
@@ -100,12 +103,12 @@ bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
 void CachedPool::Grow(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
   const uint32_t target =
-      std::min(2 * bin.capacity + 2, FullCapacity(size_class));
+      std::min(2u * bin.capacity + 2, FullCapacity(size_class));
   if (target <= bin.capacity) return;
   cache.JoinBudget();
   if (cache_budget.TakeForThread((target - bin.capacity) *
                                  ClassSize(size_class))) {
-    bin.capacity = target;
+    bin.capacity = static_cast<uint16_t>(target);
   }
 }
 
@@ -121,7 +124,7 @@ void CachedPool::NoteSwap(ThreadCache& cache, SizeClass size_class) {
   if (bin.capacity < kBusyCapacity) Grow(cache, size_class);
   const bool grown =
       bin.capacity >= std::min(kBusyCapacity, FullCapacity(size_class));
-  bin.swaps_left = grown ? UINT32_MAX : kSwapsToGrow;
+  bin.swaps_left = grown ? UINT8_MAX : kSwapsToGrow;
 }
 
 // Lets the bin grow.
@@ -208,7 +211,7 @@ bool CachedPool::Refill(ThreadCache& cache, SizeClass size_class,
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.refills, 1);
   const uint32_t wanted =
-      std::min(cache.bin(size_class).capacity, magazine->capacity());
+      std::min<uint32_t>(cache.bin(size_class).capacity, magazine->capacity());
   magazine->count = static_cast<uint16_t>(
       backend_.AllocateBatch(size_class, magazine->slots, wanted));
   return magazine->count != 0;
@@ -377,7 +380,10 @@ void CachedPool::FlushBin(ThreadCache& cache, SizeClass size_class,
             worth_keeping && magazine->count * 2u >= bin.capacity);
   }
   cache_budget.Return(bin.capacity * ClassSize(size_class));
-  cache.forced() -= std::exchange(bin.forced, 0);
+  if (bin.forced != 0) {
+    cache.forced() -= FirstCapacity(size_class) * ClassSize(size_class);
+    bin.forced = 0;
+  }
   bin.capacity = 0;
   bin.misses = 0;
   bin.swaps_left = 0;

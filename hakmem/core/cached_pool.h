@@ -78,6 +78,7 @@ class CachedPool {
     return depots_[geometry().BinOf(size_class)];
   }
   uint32_t FullCapacity(SizeClass size_class) const;
+  uint32_t FirstCapacity(SizeClass size_class) const;
   bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache& cache, SizeClass size_class);
   void NoteSwap(ThreadCache& cache, SizeClass size_class);

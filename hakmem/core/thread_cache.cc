@@ -300,7 +300,7 @@ void ThreadCache::MoveBinsTo(ParkedBins* parked) {
       bin.drawn = false;
       parked->bins[c] = {.current = current,
                          .previous = previous,
-                         .capacity = std::exchange(bin.capacity, 0)};
+                         .capacity = std::exchange(bin.capacity, uint16_t{0})};
       bin.current.store(nullptr, std::memory_order_release);
       bin.previous.store(nullptr, std::memory_order_release);
     }
@@ -320,7 +320,7 @@ void ThreadCache::MoveBinsFrom(const ParkedBins* parked) {
       for (const Magazine* magazine : {from.current, from.previous}) {
         if (magazine != nullptr) CacheCounters::Add(loaded, magazine->count);
       }
-      bins_[c].capacity = from.capacity;
+      bins_[c].capacity = static_cast<uint16_t>(from.capacity);
       bins_[c].previous.store(from.previous, std::memory_order_release);
       if (from.current != nullptr) Open(c, from.current, from.capacity);
     }

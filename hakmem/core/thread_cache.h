@@ -61,6 +61,28 @@ struct CacheCounters {
   }
 };
 
+// Where a magazine is, or null, in half a pointer's room: as its index in the
+// metadata. Reading it costs a shift and an addition more.
+//
+// Thread safety: as an atomic pointer.
+class MagazinePlace {
+ public:
+  constexpr MagazinePlace() = default;
+
+  Magazine* load(std::memory_order order) const {
+    const uint32_t index = index_.load(order);
+    if (index == 0) return nullptr;
+    return static_cast<Magazine*>(arena.metadata().FromIndex(index));
+  }
+  void store(Magazine* magazine, std::memory_order order) {
+    index_.store(magazine == nullptr ? 0 : arena.metadata().IndexOf(magazine),
+                 order);
+  }
+
+ private:
+  std::atomic<uint32_t> index_{0};
+};
+
 // Thread safety: belongs to its thread. Others read the counters, and the child
 // of a fork takes over the caches of threads that it does not have: therefore
 // every step leaves a block in one place at most (invariant 3). Invariants:
@@ -81,16 +103,19 @@ class ThreadCache {
     kUncached  // is ending, or cannot be told when it ends: has no bins
   };
 
+  // 16 bytes: all threads have all bins in their static thread-local storage,
+  // idle or not, and with pointers and whole words it was a page more of it.
   struct Bin {
-    std::atomic<Magazine*> current{nullptr};
-    std::atomic<Magazine*> previous{nullptr};
-    uint32_t capacity = 0;      // blocks a magazine; 0 until it is first used
-    uint32_t misses = 0;        // since it last grew
-    uint32_t swaps_left = 0;    // until the slow path may let it grow
-    uint32_t forced = 0;        // bytes that it may hold without a budget
-    void** last_top = nullptr;  // when IsIdle() was last asked
-    bool drawn = false;         // current ran empty since it was last trimmed
+    MagazinePlace current;
+    MagazinePlace previous;
+    uint16_t capacity = 0;     // blocks a magazine; 0 until it is first used
+    uint16_t misses : 15 = 0;  // since it last grew
+    uint16_t forced : 1 = 0;   // whether it began without a budget
+    uint16_t last_top = 0;     // when IsIdle() was last asked
+    uint8_t swaps_left = 0;    // until the slow path may let it grow
+    bool drawn = false;        // current ran empty since it was last trimmed
   };
+  static_assert(sizeof(Bin) == 16);
 
   constexpr ThreadCache();
 
@@ -352,9 +377,10 @@ class ThreadCache {
   }
 
   // Whether the bin stands where it stood when this was last asked: a bin in
-  // use is there by chance only.
+  // use is there by chance only, and then is given up and begins anew.
   bool IsIdle(SizeClass size_class) {
-    void** const top = top_[size_class];
+    const auto top = static_cast<uint16_t>(
+        reinterpret_cast<uintptr_t>(top_[size_class]) / sizeof(void*));
     return std::exchange(bins_[size_class].last_top, top) == top;
   }
 

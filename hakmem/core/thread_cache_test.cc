@@ -109,8 +109,8 @@ TEST_F(ThreadCacheTest, SetUpMayAllocate) {
   Free(inner);
 }
 
-// Swaps of a bin that is as large as it may be are counted no more. When it is
-// given up and begins small again they are.
+// A bin that is as large as it may be does not have to see its swaps for long.
+// When it is given up and begins small again it does.
 TEST_F(ThreadCacheTest, ABinThatBeginsAnewGrowsBySwapsAgain) {
   OnThread([] {
     const auto many = [](size_t count, const auto& between) {
@@ -121,7 +121,7 @@ TEST_F(ThreadCacheTest, ABinThatBeginsAnewGrowsBySwapsAgain) {
     };
     const ThreadCache::Bin& bin = thread_cache.bin(kClass);
     for (size_t round = 0; round < 1000; ++round) many(round % 70, [] {});
-    ASSERT_GT(bin.swaps_left, 1000u);
+    ASSERT_GT(bin.swaps_left, 100u);
     thread_cache.FlushBins();
     cached_pool.DrainDepots();
     const uint32_t first = kGeometry.first_capacity;
