@@ -20,6 +20,21 @@ constexpr size_t kFloor = size_t{2} << 20;
 constexpr size_t kShareOfLive = 16;
 constexpr size_t kMostThreads = 4;
 
+// Each of more threads adds this much, up to so many: threads without room meet
+// at the depots, and when these have none either at a pool's lock. When more
+// threads added nothing, larson on 64 threads (one life, on two cores) took 14
+// times as long as it does, and 12 times as long as tcmalloc. Twice as much is
+// no faster, and 1,000 threads that wait hold 64 KiB each where they have 55.
+constexpr size_t kFloorOfMany = 128 << 10;
+constexpr size_t kMostOfMany = 64;
+
+size_t Floor(size_t threads) {
+  const size_t of_few = std::min(threads, kMostThreads);
+  return of_few * kFloor +
+         (std::min(threads, kMostOfMany) - std::min(of_few, kMostOfMany)) *
+             kFloorOfMany;
+}
+
 // All threads together, where more is held than HAKMEM_SOFT_LIMIT says.
 constexpr int64_t kFloorPressed = 256 << 10;
 
@@ -34,23 +49,34 @@ constexpr int64_t kFactorOfFew = 4;
 }  // namespace
 
 bool CacheBudget::TakeFirst(size_t bytes) {
-  if (threads_.load(std::memory_order_relaxed) <= kFewThreads &&
-      !arena.pressed()) {
+  const uint32_t threads = threads_.load(std::memory_order_relaxed);
+  if (threads <= kFewThreads && !arena.pressed()) {
     return Take(bytes, limit() * kFactorOfFew);
   }
-  // Not with what is live, which grows with the slabs that cached blocks pin.
-  return Take(bytes, std::min(limit(), static_cast<int64_t>(kFloor)));
+  return Take(bytes, LimitFor(threads) / 4 * 3);
 }
 
 int64_t CacheBudget::limit() const {
-  const size_t threads = std::clamp<size_t>(
-      sharers_.load(std::memory_order_relaxed), 1, kMostThreads);
-  const size_t live = arena.live_bytes();
-  const size_t by_live = threads == 1
-                             ? kFloorAlone + live / kShareOfLiveAlone
-                             : threads * (kFloor + live / kShareOfLive);
+  return LimitFor(sharers_.load(std::memory_order_relaxed));
+}
+
+int64_t CacheBudget::LimitFor(size_t threads) const {
   if (arena.pressed()) return kFloorPressed;
-  return static_cast<int64_t>(std::min(by_live, arena.cache_bytes()));
+  size_t live = arena.live_bytes();
+  size_t limit = 0;
+  if (threads <= 1) {
+    limit = kFloorAlone + live / kShareOfLiveAlone;
+  } else {
+    // Much of what many threads seem to have live are slabs that what they have
+    // cached pins: a bin may hold twice what it counts for.
+    if (threads > kFewThreads) {
+      live -=
+          std::min(live, 2 * static_cast<size_t>(std::max<int64_t>(used(), 0)));
+    }
+    limit = Floor(threads) +
+            std::min(threads, kMostThreads) * (live / kShareOfLive);
+  }
+  return static_cast<int64_t>(std::min(limit, arena.cache_bytes()));
 }
 
 }  // namespace hakmem

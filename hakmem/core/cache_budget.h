@@ -60,6 +60,7 @@ class CacheBudget {
   int64_t limit() const;
 
  private:
+  int64_t LimitFor(size_t threads) const;
   bool Take(size_t bytes, int64_t limit) {
     const auto wanted = static_cast<int64_t>(bytes);
     if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= limit) {

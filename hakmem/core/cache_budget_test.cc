@@ -65,8 +65,46 @@ TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
   EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(budget.limit())));
   EXPECT_TRUE(budget.TakeFirst(100));
   EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 4));
-  budget.AddThread();
-  EXPECT_FALSE(budget.TakeFirst(100)) << "too many";
+}
+
+// Each of many has room for some, as few have that share the limit, and leaves
+// a quarter to the depots.
+TEST_F(CacheBudgetTest, ManyThreadsMayTakeThreeQuartersOfWhatTheyWouldShare) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  const auto take_all = [&budget] {
+    while (budget.TakeFirst(1000)) continue;
+    return budget.used();
+  };
+  for (int i = 0; i < 17; ++i) budget.AddThread();
+  const int64_t of_17 = take_all();
+  for (int i = 17; i < 64; ++i) budget.AddThread();
+  const int64_t of_64 = take_all();
+  for (int i = 64; i < 1000; ++i) budget.AddThread();
+  const int64_t of_1000 = take_all();
+  EXPECT_GT(of_17, 17 * (128 << 10));
+  EXPECT_GT(of_64, of_17 + 47 * (64 << 10));
+  EXPECT_LT(of_64, 20 * kMiB / 4 * 3);
+  EXPECT_EQ(of_1000, of_64) << "they may all be idle";
+  for (int i = 0; i < 1000; ++i) budget.AddSharer();
+  EXPECT_FALSE(budget.TakeForThread(1000));
+  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(of_64 / 4)));
+}
+
+// What is live raises the limit of many threads too, but not what they cache.
+TEST_F(CacheBudgetTest, OfManyThreadsWhatTheyHaveCachedIsNotLive) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  for (int i = 0; i < 17; ++i) budget.AddSharer();
+  const int64_t floor = budget.limit();
+  void* const some = AllocateLarge(16 * kMiB, 16, nullptr);
+  const int64_t with_live = budget.limit();
+  EXPECT_GE(with_live, floor + 4 * kMiB);
+  budget.Force(4 * kMiB);
+  EXPECT_EQ(budget.limit(), with_live - 2 * kMiB);
+  budget.Force(100 * kMiB);
+  EXPECT_EQ(budget.limit(), floor);
+  FreeLarge(some);
 }
 
 TEST_F(CacheBudgetTest, DepotsGetAllOfItThreadsThreeQuarters) {

@@ -63,9 +63,9 @@ class CachedPool {
   uint32_t LoadOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                      void** out, uint32_t most);
 
-  // Does, for the pools that have bins anywhere, what time has brought due since
-  // anybody last called it: each class's depot gives what nobody came for back
-  // to the slabs, slabs and arena give up what nobody wanted. `now` is
+  // Does, for the pools that have bins anywhere, what time has brought due
+  // since anybody last called it: each class's depot gives what nobody came for
+  // back to the slabs, slabs and arena give up what nobody wanted. `now` is
   // os::CoarseMilliseconds().
   static void TidyWhatIsDue(int64_t now);
 
@@ -79,6 +79,8 @@ class CachedPool {
   }
   uint32_t FullCapacity(SizeClass size_class) const;
   uint32_t FirstCapacity(SizeClass size_class) const;
+  void* AllocateShared(ThreadCache& cache, SizeClass size_class);
+  void FreeShared(ThreadCache& cache, SizeClass size_class, void* block);
   bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache& cache, SizeClass size_class);
   void NoteSwap(ThreadCache& cache, SizeClass size_class);

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <latch>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -65,11 +66,15 @@ class PoolThreadsTest : public PoolSuite {
     return first_class() + random() % 4 * (classes / 4);
   }
 
-  void OnThreads(const std::function<void(int)>& fn) {
+  void OnThreads(const std::function<void(int)>& fn, int count = kThreads) {
     std::vector<std::thread> threads;
-    for (int t = 0; t < kThreads; ++t) threads.emplace_back(fn, t);
+    for (int t = 0; t < count; ++t) threads.emplace_back(fn, t);
     for (std::thread& thread : threads) thread.join();
   }
+
+  // `threads` threads at a time put blocks into places, and free what was
+  // there.
+  void ExchangeAtRandom(int threads, int rounds);
 
   Block Allocate(SizeClass size_class, uint64_t owner) {
     void* const start = pool_.Allocate(size_class);
@@ -126,28 +131,42 @@ TEST_F(PoolThreadsTest, OneAllocatesAnotherFrees) {
   });
 }
 
-TEST_F(PoolThreadsTest, BlocksAreExchangedAtRandom) {
+void PoolThreadsTest::ExchangeAtRandom(int threads, int rounds) {
   struct Place {
     std::mutex mu;
     Block block;
   };
   std::array<Place, 64> places;
-  OnThreads([this, &places](int thread) {
-    std::mt19937 random(static_cast<uint32_t>(thread));
-    uint64_t owner = FirstOwner(thread);
-    for (int round = Rounds(40000); round > 0; --round) {
-      Block block = Allocate(AnyClass(random), ++owner);
-      Place& place = places[random() % places.size()];
-      {
-        const std::lock_guard<std::mutex> lock(place.mu);
-        std::swap(block, place.block);
-      }
-      if (block.start != nullptr) CheckAndFree(block);
-    }
-  });
+  std::latch all_have_begun(threads);
+  OnThreads(
+      [&](int thread) {
+        std::mt19937 random(static_cast<uint32_t>(thread));
+        uint64_t owner = FirstOwner(thread);
+        CheckAndFree(Allocate(AnyClass(random), ++owner));
+        all_have_begun.arrive_and_wait();
+        for (int round = rounds; round > 0; --round) {
+          Block block = Allocate(AnyClass(random), ++owner);
+          Place& place = places[random() % places.size()];
+          {
+            const std::lock_guard<std::mutex> lock(place.mu);
+            std::swap(block, place.block);
+          }
+          if (block.start != nullptr) CheckAndFree(block);
+        }
+      },
+      threads);
   for (const Place& place : places) {
     if (place.block.start != nullptr) CheckAndFree(place.block);
   }
+}
+
+TEST_F(PoolThreadsTest, BlocksAreExchangedAtRandom) {
+  ExchangeAtRandom(kThreads, Rounds(40000));
+}
+
+// Not all of them have room for bins.
+TEST_F(PoolThreadsTest, ManyThreadsExchangeBlocksAtRandom) {
+  ExchangeAtRandom(10 * kThreads, Rounds(4000));
 }
 
 // Larson & Krishnan's server: each thread leaves its blocks to a successor and

@@ -232,6 +232,55 @@ TEST_F(ThreadCacheTest, AThreadSharesTheLimitFromWhenItsBinsGrow) {
   EXPECT_EQ(cache_budget.limit(), limit);
 }
 
+// Threads without room for a bin hand blocks to each other by the depot.
+TEST_F(ThreadCacheTest, WithoutRoomBlocksGoRoundByTheDepot) {
+  constexpr int kThreads = 40;
+  constexpr int kBlocks = 30;
+  for (int i = 0; i < kThreads; ++i) {
+    cache_budget.AddThread();
+    cache_budget.AddSharer();
+  }
+  OnThread([] {
+    Free(Allocate());  // brings the bins that another thread left
+    thread_cache.FlushBins();
+    cached_pool.DrainDepots();
+    const int64_t before = cache_budget.used();
+    // No room for threads, but for depots.
+    while (cache_budget.TakeFirst(1000)) continue;
+    thread_cache.forced() += ThreadCache::kMostForced;
+    const int64_t taken = cache_budget.used() - before;
+    const auto of_depot = [] { return cached_pool.DepotBytes(); };
+    std::set<void*> blocks;
+    for (int i = 0; i < kBlocks; ++i) {
+      EXPECT_TRUE(blocks.insert(Allocate()).second) << "handed out twice";
+    }
+    EXPECT_EQ(thread_cache.bin(kClass).capacity, 0u);
+    const size_t rest = of_depot();
+    EXPECT_LT(rest, kGeometry.first_capacity * ClassSize(kClass));
+    for (void* const block : blocks) Free(block);
+    EXPECT_EQ(of_depot(), rest + kBlocks * ClassSize(kClass));
+    EXPECT_EQ(cache_budget.used() - before - taken,
+              static_cast<int64_t>(of_depot()));
+    for (int i = 0; i < kBlocks; ++i) {
+      EXPECT_EQ(blocks.count(Allocate()), 1u) << "from the depot";
+    }
+    for (void* const block : blocks) Free(block);
+    // Nor for depots: blocks go to the slabs, and what waits in depots follows.
+    cache_budget.Force(100 << 20);
+    void* const block = Allocate();
+    Free(block);
+    EXPECT_LT(of_depot(), rest + kBlocks * ClassSize(kClass));
+    cache_budget.Return((100 << 20) + static_cast<size_t>(taken));
+    thread_cache.forced() -= ThreadCache::kMostForced;
+    cached_pool.DrainDepots();
+    EXPECT_EQ(cache_budget.used(), before);
+  });
+  for (int i = 0; i < kThreads; ++i) {
+    cache_budget.RemoveThread();
+    cache_budget.RemoveSharer();
+  }
+}
+
 // A destructor of a key that was made before the cache's runs before it, one
 // made later runs after it. Both may use the heap.
 TEST_F(ThreadCacheTest, DestructorsOfTheThreadMayUseTheHeap) {
