@@ -31,8 +31,7 @@ constexpr size_t kMostOfMany = 64;
 size_t Floor(size_t threads) {
   const size_t of_few = std::min(threads, kMostThreads);
   return of_few * kFloor +
-         (std::min(threads, kMostOfMany) - std::min(of_few, kMostOfMany)) *
-             kFloorOfMany;
+         (std::min(threads, kMostOfMany) - of_few) * kFloorOfMany;
 }
 
 // All threads together, where more is held than HAKMEM_SOFT_LIMIT says.

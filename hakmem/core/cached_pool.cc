@@ -281,29 +281,44 @@ void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class) {
   Depot& shared = depot(size_class);
   Magazine* magazine = shared.Pop();
   if (magazine == nullptr) {
-    const size_t bytes = FirstCapacity(size_class) * ClassSize(size_class);
+    const uint32_t wanted = FirstCapacity(size_class);
+    const size_t bytes = wanted * ClassSize(size_class);
     if (!cache_budget.TakeForDepot(bytes)) {
       return backend_.Allocate(size_class);
     }
-    cache_budget.Return(bytes);
-    magazine = cache.GetMagazine(MagazineFamilyFor(FirstCapacity(size_class)));
-    if (magazine == nullptr) return backend_.Allocate(size_class);
-    magazine->count = static_cast<uint16_t>(backend_.AllocateBatch(
-        size_class, magazine->slots, FirstCapacity(size_class)));
-    cache_budget.Force(BytesOf(size_class, magazine));
+    magazine = cache.GetMagazine(MagazineFamilyFor(wanted));
+    if (magazine == nullptr) {
+      cache_budget.Return(bytes);
+      return backend_.Allocate(size_class);
+    }
+    magazine->count = static_cast<uint16_t>(
+        backend_.AllocateBatch(size_class, magazine->slots, wanted));
+    cache_budget.Return(bytes - BytesOf(size_class, magazine));
     if (magazine->count == 0) {
       cache.PutMagazine(magazine);
       return nullptr;
     }
   }
-  void* const block = magazine->slots[--magazine->count];
-  cache_budget.Return(ClassSize(size_class));
+  void* block;
+  TakeFrom(cache, shared, magazine, size_class, &block, 1);
+  return block;
+}
+
+// Takes up to `most` blocks from the top of a magazine that came from the depot
+// or is counted as if it had; what is left of it goes there.
+uint32_t CachedPool::TakeFrom(ThreadCache& cache, Depot& depot,
+                              Magazine* magazine, SizeClass size_class,
+                              void** out, uint32_t most) {
+  const uint32_t taken = std::min<uint32_t>(magazine->count, most);
+  magazine->count = static_cast<uint16_t>(magazine->count - taken);
+  std::copy_n(magazine->slots + magazine->count, taken, out);
+  cache_budget.Return(taken * ClassSize(size_class));
   if (magazine->count != 0) {
-    shared.Push(magazine);
+    depot.Push(magazine);
   } else {
     cache.PutMagazine(magazine);
   }
-  return block;
+  return taken;
 }
 
 // The way back of such a block.
@@ -546,16 +561,7 @@ uint32_t CachedPool::LoadOwned(ThreadCache& cache, uint32_t owner,
   Depot& depot = LockedPool::DepotOf(owner);
   Magazine* const magazine = depot.Pop();
   if (magazine == nullptr) return 0;
-  const uint32_t taken = std::min<uint32_t>(magazine->count, most);
-  magazine->count = static_cast<uint16_t>(magazine->count - taken);
-  std::copy_n(magazine->slots + magazine->count, taken, out);
-  cache_budget.Return(taken * ClassSize(twin));
-  if (magazine->count != 0) {
-    depot.Push(magazine);
-  } else {
-    cache.PutMagazine(magazine);
-  }
-  return taken;
+  return TakeFrom(cache, depot, magazine, twin, out, most);
 }
 
 // As Drain(), for an owner's depot.

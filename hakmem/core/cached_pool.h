@@ -81,6 +81,8 @@ class CachedPool {
   uint32_t FirstCapacity(SizeClass size_class) const;
   void* AllocateShared(ThreadCache& cache, SizeClass size_class);
   void FreeShared(ThreadCache& cache, SizeClass size_class, void* block);
+  uint32_t TakeFrom(ThreadCache& cache, Depot& depot, Magazine* magazine,
+                    SizeClass size_class, void** out, uint32_t most);
   bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache& cache, SizeClass size_class);
   void NoteSwap(ThreadCache& cache, SizeClass size_class);

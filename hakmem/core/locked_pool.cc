@@ -62,7 +62,8 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
                           uint32_t owner) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
-  arena.demand().Note(arena.decay_period(), os::CoarseMilliseconds());
+  const int64_t now = os::CoarseMilliseconds();
+  arena.demand().Note(arena.decay_period(), now);
   for (Slab*& head : state.lists) {
     if (head == nullptr) continue;
     Slab* const slab = head;
@@ -71,10 +72,7 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
     retention_.Taken(own_dirty_pages_);
-    if (slab->purged_pages != 0) {
-      const int64_t now = os::CoarseMilliseconds();
-      Regret(slab->LatelyPurged(now), now);
-    }
+    if (slab->purged_pages != 0) Regret(slab->LatelyPurged(now), now);
     slab->ForgetPurged();
     state.active = slab;
     return true;
@@ -87,7 +85,7 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
   // longer.
   if (const uint32_t missed = std::exchange(state.active->purged_pages, 0);
       missed != 0) {
-    Regret(missed, os::CoarseMilliseconds());
+    Regret(missed, now);
   }
   if (owner != 0) {
     state.active->owner = owner;

@@ -75,18 +75,22 @@ inline constexpr std::array<uint16_t, kMaxTinySize / 8 + 1> kTwinOffsets = [] {
   return table;
 }();
 
-// A block from the slot, counted; null when it has none or is to be flushed.
-inline void* TakeFrom(SiteSlot* slot) {
-  if (slot->bin != 0) {
-    void* const block = thread_cache.Pop(slot->bin);
-    if (block == nullptr) [[unlikely]]
-      return nullptr;
-    if (--slot->left == 0) [[unlikely]] {
-      thread_cache.Push(slot->bin, block);
-      return nullptr;
-    }
-    return block;
+// A block from the bin of an open slot, counted; null when it has none or is to
+// be flushed.
+inline void* TakeFromBin(uint32_t bin, SiteSlot* slot) {
+  void* const block = thread_cache.Pop(bin);
+  if (block == nullptr) [[unlikely]]
+    return nullptr;
+  if (--slot->left == 0) [[unlikely]] {
+    thread_cache.Push(bin, block);
+    return nullptr;
   }
+  return block;
+}
+
+// The same from any slot.
+inline void* TakeFrom(SiteSlot* slot) {
+  if (slot->bin != 0) return TakeFromBin(slot->bin, slot);
   void** const top = slot->top - 1;
   void* const block = *top;
   if (block == nullptr) [[unlikely]]
@@ -113,28 +117,20 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
   return block;
 }
 
-// A block from the slot of `recent`, counted, as TakeFrom() has it.
-inline void* TakeFromRecent(const SiteCache::Recent& recent) {
-  const uint32_t bin = recent.bin;
-  void* const block = thread_cache.Pop(bin);
-  if (block == nullptr) [[unlikely]]
+// TakeFrom() the slot of a caller that is a recent one for the twin, or null.
+inline void* TakeByRecent(size_t twin_offset, const void* caller) {
+  const auto id = reinterpret_cast<uintptr_t>(caller);
+  SiteCache& cache = thread_cache.site_cache();
+  const SiteCache::Recent& recent = cache.RecentAt(twin_offset, id);
+  if (recent.caller != id) [[unlikely]]
     return nullptr;
-  if (--thread_cache.site_cache().SlotOf(recent)->left == 0) [[unlikely]] {
-    thread_cache.Push(bin, block);
-    return nullptr;
-  }
-  return block;
+  return TakeFromBin(recent.bin, cache.SlotOf(recent));
 }
 
 // A block of at most kMaxTinySize bytes for the site of `caller`, or null when
 // the slow path has to be taken: here where it is a recent one, and else below.
 inline void* AllocateTinyByRecent(size_t size, const void* caller) {
-  const size_t twin_offset = kTwinOffsets[(size + 7) >> 3];
-  const SiteCache::Recent& recent = thread_cache.site_cache().RecentAt(
-      twin_offset, reinterpret_cast<uintptr_t>(caller));
-  if (recent.caller != reinterpret_cast<uintptr_t>(caller)) [[unlikely]]
-    return nullptr;
-  return TakeFromRecent(recent);
+  return TakeByRecent(kTwinOffsets[(size + 7) >> 3], caller);
 }
 void* AllocateTinyByCaller(size_t size, const void* caller);
 
@@ -149,12 +145,7 @@ inline void* AllocateTiny(size_t size, uint32_t site) {
 inline void* AllocateMediumByRecent(SizeClass size_class, const void* caller) {
   if (size_class > kLastL2Class) [[unlikely]]
     return nullptr;
-  const SiteCache::Recent& recent = thread_cache.site_cache().RecentAt(
-      (size_class + kTwinDistance) * sizeof(SiteSlot),
-      reinterpret_cast<uintptr_t>(caller));
-  if (recent.caller != reinterpret_cast<uintptr_t>(caller)) [[unlikely]]
-    return nullptr;
-  return TakeFromRecent(recent);
+  return TakeByRecent(TwinOf(size_class) * sizeof(SiteSlot), caller);
 }
 
 // A block of a class above kMaxTinySize bytes for the site that the plain
