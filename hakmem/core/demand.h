@@ -16,8 +16,8 @@ namespace hakmem {
 // demand is steady gets by with the memory that it has, and one that goes up
 // and down is soon to want back what it has just freed.
 //
-// Thread safety: a part is changed under its owner's lock, and read without
-// one. Of the levels that two threads note at once one may be lost: they say
+// Thread safety: every function may be called from any thread; none takes a
+// lock. Of the levels that two threads note at once one may be lost: they say
 // what is worth keeping, and nothing depends on it. Sizes are in bytes, times
 // in milliseconds since some moment.
 class Demand {
@@ -28,14 +28,15 @@ class Demand {
   constexpr Demand() = default;
 
   void Add(uint32_t part, int64_t bytes) {
-    std::atomic<size_t>& sum = parts_[part];
-    sum.store(sum.load(std::memory_order_relaxed) + static_cast<size_t>(bytes),
-              std::memory_order_relaxed);
+    parts_[part].bytes.fetch_add(static_cast<size_t>(bytes),
+                                 std::memory_order_relaxed);
   }
 
   size_t bytes() const {
     size_t sum = 0;
-    for (const auto& part : parts_) sum += part.load(std::memory_order_relaxed);
+    for (const Part& part : parts_) {
+      sum += part.bytes.load(std::memory_order_relaxed);
+    }
     return sum;
   }
 
@@ -86,7 +87,11 @@ class Demand {
     if (sum < Get(now_.least)) now_.least.store(sum, std::memory_order_relaxed);
   }
 
-  std::array<std::atomic<size_t>, kLarge + 1> parts_{};
+  // Each on a cache line of its own.
+  struct alignas(64) Part {
+    std::atomic<size_t> bytes{0};
+  };
+  std::array<Part, kLarge + 1> parts_{};
   Levels now_;
   Levels before_;
   std::atomic<int64_t> period_{0};

@@ -6,6 +6,7 @@
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/demand.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/report.h"
 
 namespace hakmem {
@@ -45,11 +46,16 @@ constinit std::atomic<size_t> LockedPool::dirty_pages_{0};
 template <typename Fn>
 void LockedPool::ForEachState(Fn fn) {
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    fn(classes_[i], geometry_.ClassOfBin(i));
+    const SizeClass size_class = geometry_.ClassOfBin(i);
+    Shard& shard = ShardOf(size_class);
+    MutexLock lock(shard.states[0].mu);
+    fn(shard, StateOf(shard, size_class), size_class);
   }
-  for (Owner* owner = owners_.load(std::memory_order_relaxed); owner != nullptr;
+  for (Owner* owner = owners_.load(std::memory_order_acquire); owner != nullptr;
        owner = owner->next) {
-    fn(owner->state, owner->twin);
+    Shard& shard = ShardOf(owner->twin);
+    MutexLock lock(shard.states[0].mu);
+    fn(shard, owner->state, owner->twin);
   }
 }
 
@@ -58,11 +64,13 @@ void LockedPool::Regret(uint32_t pages, int64_t now) {
   retention_.Regret(pages, arena.live_bytes() / os::kPageSize, now);
 }
 
-bool LockedPool::Activate(ClassState& state, SizeClass size_class,
+bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
                           uint32_t owner) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
   const int64_t now = os::CoarseMilliseconds();
+  ClassState& of_class = StateOf(shard, size_class);
+  Show(of_class, size_class);
   arena.demand().Note(arena.decay_period(), now);
   for (Slab*& head : state.lists) {
     if (head == nullptr) continue;
@@ -70,8 +78,8 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
     Unlink(head, slab);
     // All of its pages will be in use before it is in a list again.
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
-    CountDirty(state, slab, dirty);
-    retention_.Taken(own_dirty_pages_);
+    CountDirty(shard, state, slab, dirty);
+    retention_.Taken(own_dirty_pages());
     if (slab->purged_pages != 0) Regret(slab->LatelyPurged(now), now);
     slab->ForgetPurged();
     state.active = slab;
@@ -79,6 +87,9 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
   }
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
+  ObservedClass& counts = of_class.counts;
+  if (counts.block_bytes == 0) NoteFirstSlab(size_class, counts);
+  Count(counts.slabs, 1);
   // They would still be there, had they not gone while they were in another
   // slab. Without this growing strings, which leave one class after the other
   // and come back, have 1.5 times as many page faults, and take a twentieth
@@ -91,25 +102,40 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
     state.active->owner = owner;
     arena.SetOwner(state.active, OwnerOf(owner)->key, OwnBinOf(owner));
   }
-  ObservedClass& counts = StateOf(size_class).counts;
-  if (counts.block_bytes == 0) {
-    counts.slab_blocks = SlabBlocks(size_class);
-    counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
-    ShowClasses();
-  }
-  Count(counts.slabs, 1);
   return true;
 }
 
-void LockedPool::File(ClassState& state, Slab* slab) {
+// For those who look from outside.
+void LockedPool::NoteFirstSlab(SizeClass size_class, ObservedClass& counts) {
+  HelgrindIgnore(&retention_, sizeof(retention_));
+  HelgrindIgnore(&own_dirty_pages_, sizeof(own_dirty_pages_));
+  HelgrindIgnore(&dirty_pages_, sizeof(dirty_pages_));
+  std::atomic<uint32_t>& of_shard =
+      ShardOf(size_class).states[0].shard_dirty_pages;
+  HelgrindIgnore(&of_shard, sizeof(of_shard));
+  counts.slab_blocks = SlabBlocks(size_class);
+  counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
+  if (shown_.exchange(true, std::memory_order_relaxed)) return;
+  ObservedRegion& region = hak_observed.classes[geometry_.index];
+  region.capacity = kLocks * kStatesOfShard;
+  region.element_bytes = sizeof(ClassState);
+  region.count.store(region.capacity, std::memory_order_relaxed);
+  static_assert(offsetof(ClassState, counts) == 0);
+  region.address.store(reinterpret_cast<uint64_t>(shards_.data()),
+                       std::memory_order_release);
+}
+
+bool LockedPool::File(Shard& shard, ClassState& state, Slab* slab) {
   if (slab->free_count == slab->blocks) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
-    CountDirty(state, slab, dirty);
-    retention_.Taken(own_dirty_pages_);
-    Count(StateOf(slab->size_class).counts.slabs, -1);
+    CountDirty(shard, state, slab, dirty);
+    retention_.Taken(own_dirty_pages());
+    ClassState& of_class = StateOf(shard, slab->size_class);
+    Count(of_class.counts.slabs, -1);
+    Show(of_class, slab->size_class);
     Slab::Destroy(slab);
-    return;
+    return false;
   }
   const auto bucket =
       static_cast<uint8_t>(slab->free_count * kBuckets / slab->blocks);
@@ -118,33 +144,27 @@ void LockedPool::File(ClassState& state, Slab* slab) {
     slab->bucket = bucket;
     Link(state.lists[bucket], slab);
   }
-  if (slab->free_count < slab->next_look) return;
+  if (slab->free_count < slab->next_look) return false;
   const uint32_t before = slab->dirty_pages;
   slab->UpdatePages();
-  CountDirty(state, slab, before);
-  PurgeBeyondBound();
+  CountDirty(shard, state, slab, before);
+  Show(StateOf(shard, slab->size_class), slab->size_class);
+  return true;
 }
 
 // Brings the sums up to date with a slab that had `before` dirty pages.
-void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
+void LockedPool::CountDirty(Shard& shard, ClassState& state, Slab* slab,
+                            uint32_t before) {
   if (slab->dirty_pages == before) return;
   const uint32_t change = slab->dirty_pages - before;  // modulo 2^32
   state.dirty_pages += change;
-  own_dirty_pages_ += static_cast<size_t>(static_cast<int32_t>(change));
-  dirty_pages_.fetch_add(static_cast<size_t>(static_cast<int32_t>(change)),
-                         std::memory_order_relaxed);
-}
-
-// For those who look from outside.
-void LockedPool::ShowClasses() {
-  ObservedRegion& region = hak_observed.classes[geometry_.index];
-  if (region.address.load(std::memory_order_relaxed) != 0) return;
-  region.capacity = geometry_.bins();
-  region.element_bytes = sizeof(ClassState);
-  region.count.store(geometry_.bins(), std::memory_order_relaxed);
-  static_assert(offsetof(ClassState, counts) == 0);
-  region.address.store(reinterpret_cast<uint64_t>(classes_.data()),
-                       std::memory_order_release);
+  shard.states[0].shard_dirty_pages.store(
+      shard.states[0].shard_dirty_pages.load(std::memory_order_relaxed) +
+          change,
+      std::memory_order_relaxed);
+  const auto wide = static_cast<size_t>(static_cast<int32_t>(change));
+  own_dirty_pages_.fetch_add(wide, std::memory_order_relaxed);
+  dirty_pages_.fetch_add(wide, std::memory_order_relaxed);
 }
 
 void LockedPool::PurgeBeyondBound() {
@@ -153,46 +173,62 @@ void LockedPool::PurgeBeyondBound() {
                         arena.options().retain_bytes / kRetainedPart) /
                        os::kPageSize;
   const int64_t now = os::CoarseMilliseconds();
-  retention_.Reconsider(own_dirty_pages_, arena.decay_period(), now);
+  retention_.Reconsider(own_dirty_pages(), arena.decay_period(), now);
   const size_t bound =
       arena.pressed()
           ? 0
           : retention_.Bound(plain, arena.BelowPeak(now) / os::kPageSize, now);
-  const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
-  if (dirty <= bound) return;
-  // More than needed, so that the next slab does not come here again; of a peak
-  // to which the program comes back, no more than that.
-  PurgeLocked(dirty - bound + std::min(bound, plain) / 2);
+  for (;;) {
+    const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
+    if (dirty <= bound) return;
+    // Whoever has the lock looks once more when it has given it back.
+    if (!purge_mu_.TryLock()) return;
+    // More than needed, so that the next slab does not come here again; of a
+    // peak to which the program comes back, no more than that.
+    const size_t purged =
+        PurgePages(dirty - bound + std::min(bound, plain) / 2);
+    purge_mu_.Unlock();
+    if (purged == 0) return;
+  }
 }
 
 size_t LockedPool::Decay(int64_t now) {
-  MutexLock lock(mu_);
-  if (arena.options().purge == 0) return 0;
-  return PurgeLocked(
-      retention_.Surplus(own_dirty_pages_, arena.decay_period(), now));
+  if (arena.options().purge == 0 || !purge_mu_.TryLock()) return 0;
+  const size_t purged = PurgePages(
+      retention_.Surplus(own_dirty_pages(), arena.decay_period(), now));
+  purge_mu_.Unlock();
+  return purged;
 }
 
 // `pages` of them or a few more, of the emptiest slabs first. Those of other
-// pools stay: they are under another lock. Says how many bytes.
-size_t LockedPool::PurgeLocked(size_t pages) {
+// pools stay: they are under other locks. Says how many bytes.
+size_t LockedPool::PurgePages(size_t pages) {
   size_t purged = 0;
   for (uint32_t bucket = kBuckets; bucket-- > 0;) {
-    for (SizeClass i = geometry_.bins(); i-- > 0;) {
-      if (bucket < kFirstPurgedBucket &&
-          !Slab::HasOwnPages(geometry_.ClassOfBin(i))) {
-        continue;
+    const auto purge = [&](SizeClass size_class, auto state_of) {
+      if (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(size_class)) {
+        return true;
       }
-      if (classes_[i].dirty_pages == 0) continue;
-      if (!PurgeList(classes_[i], bucket, pages, &purged)) {
+      Shard& shard = ShardOf(size_class);
+      if (shard.states[0].shard_dirty_pages.load(std::memory_order_relaxed) ==
+          0)
+        return true;
+      MutexLock lock(shard.states[0].mu);
+      return PurgeList(shard, state_of(shard), bucket, pages, &purged);
+    };
+    for (SizeClass i = geometry_.bins(); i-- > 0;) {
+      const SizeClass size_class = geometry_.ClassOfBin(i);
+      if (!purge(size_class, [&](Shard& shard) -> ClassState& {
+            shard.states[0].mu.AssertHeld();
+            return StateOf(shard, size_class);
+          })) {
         return purged * os::kPageSize;
       }
     }
-    for (Owner* owner = owners_.load(std::memory_order_relaxed);
+    for (Owner* owner = owners_.load(std::memory_order_acquire);
          owner != nullptr; owner = owner->next) {
-      if (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(owner->twin)) {
-        continue;
-      }
-      if (!PurgeList(owner->state, bucket, pages, &purged)) {
+      if (!purge(owner->twin,
+                 [owner](Shard&) -> ClassState& { return owner->state; })) {
         return purged * os::kPageSize;
       }
     }
@@ -201,25 +237,24 @@ size_t LockedPool::PurgeLocked(size_t pages) {
 }
 
 // The part of that for one list. False when as much as `pages` has gone.
-bool LockedPool::PurgeList(ClassState& state, uint32_t bucket, size_t pages,
-                           size_t* purged) {
+bool LockedPool::PurgeList(Shard& shard, ClassState& state, uint32_t bucket,
+                           size_t pages, size_t* purged) {
   for (Slab* slab = state.lists[bucket];
        slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
     if (slab->dirty_pages == 0) continue;
     if (*purged >= pages) return false;
     const uint32_t before = slab->dirty_pages;
     slab->PurgePages();
-    CountDirty(state, slab, before);
+    CountDirty(shard, state, slab, before);
     *purged += before;
   }
   return true;
 }
 
 size_t LockedPool::Purge() {
-  MutexLock lock(mu_);
   size_t purged = 0;
-  ForEachState([&](ClassState& state, SizeClass) {
-    mu_.AssertHeld();
+  ForEachState([&](Shard& shard, ClassState& state, SizeClass) {
+    shard.states[0].mu.AssertHeld();
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
       slab->UpdatePages(1);
@@ -230,7 +265,7 @@ size_t LockedPool::Purge() {
     for (Slab* const head : state.lists) {
       for (Slab* slab = head; slab != nullptr; slab = slab->next) {
         const uint32_t before = purge(slab);
-        CountDirty(state, slab, before);
+        CountDirty(shard, state, slab, before);
       }
     }
     // Blocks of the active one are handed out without a look at the marks.
@@ -243,24 +278,28 @@ size_t LockedPool::Purge() {
 }
 
 void* LockedPool::Allocate(SizeClass size_class) {
-  PlainMutexLock lock(mu_);
-  ClassState& state = StateOf(size_class);
+  const uint32_t bin = geometry_.BinOf(size_class);
+  Shard& shard = ShardOfBin(bin);
+  PlainMutexLock lock(shard.states[0].mu);
+  ClassState& state = StateOfBin(shard, bin);
   if (state.active == nullptr || state.active->free_count == 0) {
-    if (!Activate(state, size_class, 0)) return nullptr;
+    if (!Activate(shard, state, size_class, 0)) return nullptr;
   }
-  CountTaken(state, size_class, 1);
+  Count(state.counts.taken, 1);
   return state.active->TakeOne();
 }
 
 uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
                                    uint32_t count) {
-  MutexLock lock(mu_);
-  return AllocateFrom(StateOf(size_class), size_class, 0, out, count);
+  Shard& shard = ShardOf(size_class);
+  MutexLock lock(shard.states[0].mu);
+  return AllocateFrom(shard, StateOf(shard, size_class), size_class, 0, out,
+                      count);
 }
 
 void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                            std::atomic<uint32_t>& number) {
-  MutexLock lock(mu_);
+  MutexLock lock(MutexOf(twin));
   if (number.load(std::memory_order_relaxed) != 0 || !arena.EnsureReady()) {
     return;
   }
@@ -269,41 +308,49 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
   void* const memory = arena.metadata().Allocate(kBytes);
   if (memory == nullptr) return;
   Owner* const owner =
-      new (memory) Owner{.depot = {},
-                         .state = {},
+      new (memory) Owner{.state = {},
+                         .depot = {},
                          .next = owners_.load(std::memory_order_relaxed),
                          .twin = twin,
                          .key = key,
                          .bin = 0};
   HelgrindIgnore(&owner->depot, sizeof(owner->depot));
-  owners_.store(owner, std::memory_order_release);
+  // Owners of other classes are made under other locks.
+  while (!owners_.compare_exchange_weak(owner->next, owner,
+                                        std::memory_order_release,
+                                        std::memory_order_relaxed)) {
+  }
   number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
 }
 
 void LockedPool::GiveOwnBin(uint32_t owner) {
-  MutexLock lock(mu_);
   Owner* const known = OwnerOf(owner);
+  MutexLock lock(MutexOf(known->twin));
   if (known->bin.load(std::memory_order_relaxed) != 0) return;
   known->bin.store(arena.GiveOwnBin(known->key, known->twin),
                    std::memory_order_release);
 }
 
 uint32_t LockedPool::AllocateOwned(uint32_t owner, void** out, uint32_t count) {
-  MutexLock lock(mu_);
   Owner* const known = OwnerOf(owner);
-  return AllocateFrom(known->state, known->twin, owner, out, count);
+  Shard& shard = ShardOf(known->twin);
+  MutexLock lock(shard.states[0].mu);
+  return AllocateFrom(shard, known->state, known->twin, owner, out, count);
 }
 
-uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
-                                  uint32_t owner, void** out, uint32_t count) {
+uint32_t LockedPool::AllocateFrom(Shard& shard, ClassState& state,
+                                  SizeClass size_class, uint32_t owner,
+                                  void** out, uint32_t count) {
   uint32_t left = count;
   while (left != 0) {
     if (state.active == nullptr || state.active->free_count == 0) {
-      if (!Activate(state, size_class, owner)) break;
+      if (!Activate(shard, state, size_class, owner)) break;
     }
     left -= state.active->Take(out, left);
   }
-  CountTaken(StateOf(size_class), size_class, count - left);
+  ClassState& of_class = StateOf(shard, size_class);
+  Count(of_class.counts.taken, count - left);
+  Show(of_class, size_class);
   // Blocks were written from the end: close the gap that memory left.
   if (left != 0) {
     for (uint32_t i = left; i < count; ++i) out[i - left] = out[i];
@@ -311,50 +358,69 @@ uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
   return count - left;
 }
 
-void LockedPool::FreeLocked(SizeClass size_class, void* block) {
+bool LockedPool::FreeLocked(Shard& shard, ClassState& of_class,
+                            SizeClass size_class, void* block) {
   auto* const slab = static_cast<Slab*>(arena.SpanOf(block));
   if (slab == nullptr || slab->size_class != size_class) [[unlikely]] {
     // Its slab went away after the class map was read: it had no live block.
     Die("double free of the block", block);
   }
   slab->Put(block);
-  ClassState& state = StateOf(size_class);
-  CountTaken(state, size_class, -1);
   if (slab->owner != 0) [[unlikely]]
-    return FreeOwned(slab);
-  if (slab != state.active) File(state, slab);
+    return FreeOwned(shard, slab);
+  return slab != of_class.active && File(shard, of_class, slab);
 }
 
-void LockedPool::FreeOwned(Slab* slab) {
+bool LockedPool::FreeOwned(Shard& shard, Slab* slab) {
   ClassState& state = OwnerOf(slab->owner)->state;
   if (slab == state.active) {
     // Classes are few and keep an empty slab each; owners may be many.
-    if (slab->free_count != slab->blocks) return;
+    if (slab->free_count != slab->blocks) return false;
     state.active = nullptr;
     slab->bucket = kUnlisted;
   }
-  File(state, slab);
+  return File(shard, state, slab);
 }
 
 void LockedPool::Free(SizeClass size_class, void* block) {
-  PlainMutexLock lock(mu_);
-  FreeLocked(size_class, block);
+  bool look;
+  {
+    const uint32_t bin = geometry_.BinOf(size_class);
+    Shard& shard = ShardOfBin(bin);
+    PlainMutexLock lock(shard.states[0].mu);
+    ClassState& state = StateOfBin(shard, bin);
+    Count(state.counts.taken, -1);
+    look = FreeLocked(shard, state, size_class, block);
+  }
+  if (look) [[unlikely]]
+    PurgeBeyondBound();
 }
 
 void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
                            uint32_t count) {
-  MutexLock lock(mu_);
-  for (uint32_t i = 0; i < count; ++i) FreeLocked(size_class, blocks[i]);
+  bool look = false;
+  {
+    Shard& shard = ShardOf(size_class);
+    MutexLock lock(shard.states[0].mu);
+    ClassState& state = StateOf(shard, size_class);
+    Count(state.counts.taken, -int64_t{count});
+    Show(state, size_class);
+    for (uint32_t i = 0; i < count; ++i) {
+      look |= FreeLocked(shard, state, size_class, blocks[i]);
+    }
+  }
+  if (look) PurgeBeyondBound();
 }
 
 LockedPool::Usage LockedPool::GetUsage() {
-  MutexLock lock(mu_);
   Usage usage = {};
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    const ObservedClass& counts = classes_[i].counts;
+    const SizeClass size_class = geometry_.ClassOfBin(i);
+    Shard& shard = ShardOf(size_class);
+    MutexLock lock(shard.states[0].mu);
+    const ObservedClass& counts = StateOf(shard, size_class).counts;
     const size_t slabs = counts.slabs.load(std::memory_order_relaxed);
     const size_t taken = counts.taken.load(std::memory_order_relaxed);
-    const SizeClass size_class = geometry_.ClassOfBin(i);
     const size_t blocks = slabs * SlabBlocks(size_class);
     usage.slab_bytes += slabs * SlabGranules(size_class) * kGranuleSize;
     usage.free_bytes += (blocks - taken) * ClassSize(size_class);
@@ -364,17 +430,19 @@ LockedPool::Usage LockedPool::GetUsage() {
 }
 
 bool LockedPool::IsFree(SizeClass size_class, const void* block) {
-  MutexLock lock(mu_);
+  MutexLock lock(MutexOf(size_class));
   const auto* const slab = static_cast<const Slab*>(arena.SpanOf(block));
   if (slab == nullptr || slab->size_class != size_class) return true;
   return slab->IsFree(slab->IndexOf(block));
 }
 
 size_t LockedPool::ReleaseEmptySlabs() {
-  MutexLock lock(mu_);
   size_t released = 0;
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
-    ClassState& state = classes_[i];
+    const SizeClass size_class = geometry_.ClassOfBin(i);
+    Shard& shard = ShardOf(size_class);
+    MutexLock lock(shard.states[0].mu);
+    ClassState& state = StateOf(shard, size_class);
     Slab* const slab = state.active;
     if (slab == nullptr || slab->free_count != slab->blocks) continue;
     state.active = nullptr;

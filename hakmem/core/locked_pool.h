@@ -1,5 +1,5 @@
 // The locked variant of a pool, and the back end of its cached variant: slabs
-// of every class of the pool behind one Mutex.
+// of every class of the pool, each behind the Mutex of its class.
 
 #ifndef HAKMEM_CORE_LOCKED_POOL_H_
 #define HAKMEM_CORE_LOCKED_POOL_H_
@@ -23,8 +23,12 @@ class ThreadCache;
 
 // Hands out blocks of the classes of one geometry.
 //
+// Classes share a pool's locks, kLocks of them: with one for all, 16 threads on
+// as many cores that replaced blocks of 2 to 32 KiB waited most of their time.
+//
 // Thread safety: every function may be called from any thread; each takes the
-// pool's lock, and below it the arena's when a slab comes or goes. Invariants:
+// lock of its class, or those of all classes one after the other, and below it
+// the arena's when a slab comes or goes. Invariants:
 //  1. A slab with all blocks taken is in no list; the first block that comes
 //     back puts it into one.
 //  2. A slab with all blocks free is its class's active slab, or is given back
@@ -33,39 +37,39 @@ class LockedPool {
  public:
   explicit constexpr LockedPool(const PoolGeometry& geometry,
                                 Mutex::Locking locking = Mutex::Locking::kFull)
-      : geometry_(geometry), mu_(locking) {}
+      : geometry_(geometry) {
+    if (locking != Mutex::Locking::kNone) return;
+    ForEachMutex([](Mutex& mu) { mu.NeverLock(); });
+  }
 
   const PoolGeometry& geometry() const { return geometry_; }
 
   // A block of the class, or null when memory has run out. This and Free() may
   // change errno when others contend; all else keeps it.
-  void* Allocate(SizeClass size_class) ABSL_LOCKS_EXCLUDED(mu_);
+  void* Allocate(SizeClass size_class);
 
   // Takes back a block of the class. Ends the program when it is none, or is
   // free already.
-  void Free(SizeClass size_class, void* block) ABSL_LOCKS_EXCLUDED(mu_);
+  void Free(SizeClass size_class, void* block);
 
   // Takes up to `count` blocks at once and writes them to out[0...]. Returns
   // how many; fewer than asked for only when memory has run out. The last one
   // has the lowest address of its slab.
-  uint32_t AllocateBatch(SizeClass size_class, void** out, uint32_t count)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  uint32_t AllocateBatch(SizeClass size_class, void** out, uint32_t count);
 
   // Free() for all of blocks[0..count), under one lock.
-  void FreeBatch(SizeClass size_class, void* const* blocks, uint32_t count)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  void FreeBatch(SizeClass size_class, void* const* blocks, uint32_t count);
 
   // An owner is a site and a twin of at most kLastL2Class that has slabs of its
   // own, under this key in the arena's owner map: none of their blocks goes
   // to anybody else, and whose a block is can be told from its address. It is
   // made once and for all, and `number` is 0 until then and it for ever after;
   // or 0 still when metadata has run out.
-  void MakeOwner(SizeClass twin, uint32_t key, std::atomic<uint32_t>& number)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  void MakeOwner(SizeClass twin, uint32_t key, std::atomic<uint32_t>& number);
 
   // Gives the owner a bin of its own, if it has none and there is one: a number
   // in the class map, and in the cache of each thread. For ever, too.
-  void GiveOwnBin(uint32_t owner) ABSL_LOCKS_EXCLUDED(mu_);
+  void GiveOwnBin(uint32_t owner);
 
   // That bin; 0 for none.
   static uint32_t OwnBinOf(uint32_t owner) {
@@ -74,8 +78,7 @@ class LockedPool {
 
   // AllocateBatch() from the owner's slabs. Free() and FreeBatch() find out by
   // themselves whose a block is.
-  uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count)
-      ABSL_LOCKS_EXCLUDED(mu_);
+  uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count);
 
   // What threads exchange an owner's free blocks over. Those there have the
   // owner's tag; see CachedPool::StoreOwned().
@@ -91,15 +94,16 @@ class LockedPool {
   }
 
   // Gives the arena all slabs that have no block in use. Says how many bytes.
-  size_t ReleaseEmptySlabs() ABSL_LOCKS_EXCLUDED(mu_);
+  size_t ReleaseEmptySlabs();
 
   // Returns the pages of all other slabs that hold no part of a live block to
   // the system. Says how many bytes.
-  size_t Purge() ABSL_LOCKS_EXCLUDED(mu_);
+  size_t Purge();
 
   // Returns those that nobody wanted for HAKMEM_DECAY_MS, of slabs that are
-  // half empty. Says how many bytes. `now` is os::CoarseMilliseconds().
-  size_t Decay(int64_t now) ABSL_LOCKS_EXCLUDED(mu_);
+  // half empty, unless another thread is at it. Says how many bytes. `now` is
+  // os::CoarseMilliseconds().
+  size_t Decay(int64_t now);
 
   // Bytes of such pages in the slabs of all pools, as far as they are known: of
   // slabs that are half empty, when their live blocks last halved.
@@ -112,13 +116,29 @@ class LockedPool {
     size_t free_bytes;   // blocks that wait in the slabs
     size_t taken_bytes;  // all other blocks: the program's, or cached
   };
-  Usage GetUsage() ABSL_LOCKS_EXCLUDED(mu_);
+  Usage GetUsage();
 
   // Whether a block of the class begins at `block` and waits in its slab. Ends
   // the program when none begins there.
-  bool IsFree(SizeClass size_class, const void* block) ABSL_LOCKS_EXCLUDED(mu_);
+  bool IsFree(SizeClass size_class, const void* block);
 
-  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
+  // The lock of a class.
+  Mutex& MutexOf(SizeClass size_class) {
+    return ShardOf(size_class).states[0].mu;
+  }
+
+  // Calls fn(mutex) for all locks of the pool, in the order in which more than
+  // one may be held.
+  template <typename Fn>
+  constexpr void ForEachMutex(Fn fn) {
+    fn(purge_mu_);
+    for (Shard& shard : shards_) fn(shard.states[0].mu);
+  }
+
+  // The demand (demand.h) hears of what a class has handed out in steps of so
+  // many bytes, and later than it happens where blocks come and go one by one:
+  // to say it takes a cache line from all other threads.
+  static constexpr int64_t kShownStep = 16 << 10;
 
   // What a stage calls, the same for every variant of a pool; this one has no
   // use for the calling thread's cache.
@@ -149,75 +169,123 @@ class LockedPool {
   // there are few, and their blocks are wanted back first.
   static constexpr uint32_t kFirstPurgedBucket = kBuckets / 2;
 
-  struct ClassState {
-    ObservedClass counts{};    // of a class, its owners' slabs included
-    Slab* active = nullptr;    // blocks are taken from here
-    uint32_t dirty_pages = 0;  // of the slabs in the lists
+  // So many that a thread that forks, and holds those of all pools, holds less
+  // than the 64 locks that TSan can keep count of.
+  static constexpr uint32_t kLocks = 16;
+
+  // What every call needs stands in one cache line, and with it the lock: on
+  // lines of their own 16 locks took P0 on one thread 6 % more time than one.
+  struct alignas(64) ClassState {
+    ObservedClass counts{};  // of a class, its owners' slabs included
+    Slab* active = nullptr;  // blocks are taken from here
+    size_t shown = 0;        // bytes of `taken` that the demand knows of
+    Mutex mu{Mutex::Locking::kFull};  // of a shard's first state only
+    uint32_t dirty_pages = 0;         // of the slabs in the lists
+    // Likewise of the first: the sum of all in the shard, owners' included;
+    // read without the lock.
+    std::atomic<uint32_t> shard_dirty_pages{0};
     std::array<Slab*, kBuckets> lists{};
   };
+  static_assert(offsetof(ClassState, lists) == 64);
+
+  // The classes and twins of one lock, states[0].mu, which guards all of it.
+  // Those who look from outside see all shards as one array of states.
+  static constexpr uint32_t kStatesOfShard =
+      (kMaxPoolBins + kLocks - 1) / kLocks;
+  struct Shard {
+    ClassState states[kStatesOfShard];
+  };
+  static_assert(sizeof(Shard) == kStatesOfShard * sizeof(ClassState));
 
   // In metadata, and never given back.
   struct Owner {
+    ClassState state;  // under the lock of its twin
     Depot depot;
-    ClassState state;  // under mu_
     Owner* next;
     SizeClass twin;
     uint32_t key;
-    std::atomic<uint32_t> bin;  // changes under mu_
+    std::atomic<uint32_t> bin;  // changes under that lock
   };
 
-  ClassState& StateOf(SizeClass size_class) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return classes_[geometry_.BinOf(size_class)];
+  Shard& ShardOfBin(uint32_t bin) { return shards_[bin % kLocks]; }
+  Shard& ShardOf(SizeClass size_class) {
+    return ShardOfBin(geometry_.BinOf(size_class));
+  }
+  static ClassState& StateOfBin(Shard& shard, uint32_t bin)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu) {
+    return shard.states[bin / kLocks];
+  }
+  ClassState& StateOf(Shard& shard, SizeClass size_class)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu) {
+    return StateOfBin(shard, geometry_.BinOf(size_class));
   }
   static Owner* OwnerOf(uint32_t number) {
     return static_cast<Owner*>(arena.metadata().FromIndex(number));
   }
-  // Calls fn(state, size_class) for all classes, and then all owners.
+  // Calls fn(shard, state, size_class) for all classes, and then all owners,
+  // each under its lock.
   template <typename Fn>
-  void ForEachState(Fn fn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForEachState(Fn fn);
   // Gives the class, or the owner, an active slab with a free block; false when
   // memory has run out.
-  bool Activate(ClassState& state, SizeClass size_class, uint32_t owner)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  uint32_t AllocateFrom(ClassState& state, SizeClass size_class, uint32_t owner,
-                        void** out, uint32_t count)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void FreeLocked(SizeClass size_class, void* block)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Activate(Shard& shard, ClassState& state, SizeClass size_class,
+                uint32_t owner)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  uint32_t AllocateFrom(Shard& shard, ClassState& state, SizeClass size_class,
+                        uint32_t owner, void** out, uint32_t count)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  // These return whether there may be more free pages than may stay.
+  bool FreeLocked(Shard& shard, ClassState& of_class, SizeClass size_class,
+                  void* block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
   // The rest of it, for a slab of an owner.
-  void FreeOwned(Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool FreeOwned(Shard& shard, Slab* slab)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
   // Puts a slab that is not active where its number of free blocks says.
-  void File(ClassState& state, Slab* slab) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void CountDirty(ClassState& state, Slab* slab, uint32_t before)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Regret(uint32_t pages, int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Adds to one of the counts of a class.
+  bool File(Shard& shard, ClassState& state, Slab* slab)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  void CountDirty(Shard& shard, ClassState& state, Slab* slab, uint32_t before)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  void NoteFirstSlab(SizeClass size_class, ObservedClass& counts);
+  void Regret(uint32_t pages, int64_t now);
+  // Adds to one of the counts of a class, under its lock.
   static void Count(std::atomic<uint64_t>& count, int64_t change) {
     count.store(
         count.load(std::memory_order_relaxed) + static_cast<uint64_t>(change),
         std::memory_order_relaxed);
   }
-  // Counts blocks that are handed out, or taken back where `change` is below 0.
-  void CountTaken(ClassState& state, SizeClass size_class, int64_t change)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    Count(state.counts.taken, change);
-    arena.demand().Add(geometry_.index,
-                       change * static_cast<int64_t>(ClassSize(size_class)));
+  // Tells the demand what a class has handed out, in steps. Where slabs come
+  // and go, and with batches: what is allocated block by block is told then
+  // too.
+  void Show(ClassState& of_class, SizeClass size_class) {
+    const size_t bytes = of_class.counts.taken.load(std::memory_order_relaxed) *
+                         ClassSize(size_class);
+    const auto change = static_cast<int64_t>(bytes - of_class.shown);
+    if (change > -kShownStep && change < kShownStep) return;
+    of_class.shown = bytes;
+    arena.demand().Add(geometry_.index, change);
   }
-  void ShowClasses() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t PurgeLocked(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool PurgeList(ClassState& state, uint32_t bucket, size_t pages,
-                 size_t* purged) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeBeyondBound();
+  size_t PurgePages(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(purge_mu_);
+  bool PurgeList(Shard& shard, ClassState& state, uint32_t bucket, size_t pages,
+                 size_t* purged)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  size_t own_dirty_pages() const {
+    return own_dirty_pages_.load(std::memory_order_relaxed);
+  }
 
   static constinit std::atomic<size_t> dirty_pages_;
 
   const PoolGeometry geometry_;
-  Mutex mu_;
-  Retention retention_ ABSL_GUARDED_BY(mu_);  // in pages
-  size_t own_dirty_pages_ ABSL_GUARDED_BY(mu_) = 0;
-  std::array<ClassState, kMaxPoolBins> classes_ ABSL_GUARDED_BY(mu_){};
-  std::atomic<Owner*> owners_{nullptr};  // changes under mu_
+  // Held while pages are purged because there are too many or nobody wants
+  // them, so that one thread does that; above the lock of a class. Nobody waits
+  // for it: who does may come by again in the middle of the wait (mutex.cc).
+  alignas(64) Mutex purge_mu_;
+  Retention retention_;  // in pages
+  std::atomic<size_t> own_dirty_pages_{0};
+  std::atomic<bool> shown_{false};  // the shards, to those who look
+  std::atomic<Owner*> owners_{nullptr};
+  std::array<Shard, kLocks> shards_;
 };
 
 }  // namespace hakmem

@@ -3,9 +3,9 @@
 //
 // Thread safety: as absl::Mutex. Invariants:
 //  1. The fast paths of allocation and free take no Mutex.
-//  2. At most one pool's Mutex is held at a time; below it may be taken, in
-//     this order, the arena's and then the metadata's. Only LockForFork()
-//     takes more.
+//  2. At most one Mutex of a class is held at a time, of whatever pool; below
+//     it may be taken, in this order, the arena's and then the metadata's, and
+//     above it the pool's own for purging. Only LockForFork() takes more.
 //  3. A Mutex is never destroyed: the allocator outlives every destructor.
 
 #ifndef HAKMEM_CORE_MUTEX_H_
@@ -33,6 +33,11 @@ class ABSL_LOCKABLE Mutex {
         route_(locking == Locking::kNone ? Route::kNone : Route::kLong),
         inner_(locking == Locking::kInner) {}
   ~Mutex() {}
+
+  // As if it had been made with kNone, which the elements of an array cannot be
+  // told. Before its first use.
+  constexpr void NeverLock() { route_ = Route::kNone; }
+
   Mutex(const Mutex&) = delete;
   Mutex& operator=(const Mutex&) = delete;
 
@@ -41,7 +46,7 @@ class ABSL_LOCKABLE Mutex {
   // EndFork(): it holds all locks, and fork handlers of the program may
   // allocate.
   void Lock() ABSL_EXCLUSIVE_LOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    const Route route = route_.load(std::memory_order_relaxed);
+    const Route route = GetRoute();
     if (route == Route::kShort) [[likely]] {
       if (!mu_.TryLock()) [[unlikely]]
         LockSlow();
@@ -50,8 +55,17 @@ class ABSL_LOCKABLE Mutex {
     }
   }
 
+  // Takes the lock if that takes no waiting; says whether it did. Keeps errno.
+  bool TryLock()
+      ABSL_EXCLUSIVE_TRYLOCK_FUNCTION(true) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    const Route route = GetRoute();
+    if (route == Route::kShort) [[likely]]
+      return mu_.TryLock();
+    return route == Route::kNone || TryLockSlow();
+  }
+
   void Unlock() ABSL_UNLOCK_FUNCTION() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    const Route route = route_.load(std::memory_order_relaxed);
+    const Route route = GetRoute();
     if (route == Route::kShort) [[likely]] {
       mu_.Unlock();
     } else if (route != Route::kNone) {
@@ -92,6 +106,14 @@ class ABSL_LOCKABLE Mutex {
   };
   static bool in_thread_set_up() { return in_thread_set_up_; }
 
+  // Whether who waits is to try for some microseconds before it sleeps: where
+  // every thread has a processor. Any thread may say so at any time.
+  static void SetSpins(bool spins) {
+    spins_.store(spins, std::memory_order_relaxed);
+  }
+
+  static bool spins() { return spins_.load(std::memory_order_relaxed); }
+
   // Asks once whether this process runs under Valgrind. Before the first
   // contention; by the arena's set-up.
   static void DetectValgrind();
@@ -100,6 +122,9 @@ class ABSL_LOCKABLE Mutex {
  private:
   // Hold the lock on return, or pass through: more than analysis follows.
   void LockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  bool TryLockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  bool Spin() ABSL_NO_THREAD_SAFETY_ANALYSIS;
+  void NoteLocked();
   void UnlockSlow() ABSL_NO_THREAD_SAFETY_ANALYSIS;
 
   // What Lock() and Unlock() have to do: one test of a byte beside the lock in
@@ -112,14 +137,22 @@ class ABSL_LOCKABLE Mutex {
     kNone
   };
 
+  Route GetRoute() {
+    return std::atomic_ref(route_).load(std::memory_order_relaxed);
+  }
+  void SetRoute(Route route) {
+    std::atomic_ref(route_).store(route, std::memory_order_relaxed);
+  }
+
   // A union, so that no destructor runs at exit.
   union {
     absl::Mutex mu_;
   };
-  std::atomic<Route> route_;  // written by whoever has the lock
+  Route route_;  // written by whoever has the lock, read by all
   bool inner_;
 
   static constinit bool on_valgrind_;
+  static constinit std::atomic<bool> spins_;
   static constinit thread_local bool in_fork_
       __attribute__((tls_model("initial-exec")));
   static constinit thread_local bool in_thread_set_up_

@@ -134,7 +134,7 @@ TEST_F(MutexReentryTest, TheAllocationComesInTheMiddleOfARefill) {
   static void* outer = nullptr;
   static void* inner = nullptr;
   ContendFirst(
-      locked_pool.mutex(),
+      locked_pool.MutexOf(kClass),
       [] {
         // The thread's own set-up, which may allocate too, is done.
         Free(Allocate());
@@ -159,7 +159,7 @@ TEST_F(MutexReentryTest, TheAllocationComesInTheMiddleOfARefill) {
 TEST_F(MutexReentryTest, TheAllocationComesInTheMiddleOfAFlush) {
   static void* inner = nullptr;
   ContendFirst(
-      locked_pool.mutex(),
+      locked_pool.MutexOf(kClass),
       [] {
         // Fewer blocks than a depot would take: the flush needs the lock.
         void* const block = Allocate();
@@ -173,7 +173,7 @@ TEST_F(MutexReentryTest, TheAllocationComesInTheMiddleOfAFlush) {
   uint32_t live = 0;
   const Span* const span = arena.SpanOf(inner);
   {
-    MutexLock lock(locked_pool.mutex());
+    MutexLock lock(locked_pool.MutexOf(kClass));
     const auto* const slab = static_cast<const Slab*>(span);
     live = slab->blocks - slab->free_count;
   }

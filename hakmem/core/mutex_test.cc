@@ -4,6 +4,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <thread>
@@ -131,6 +132,63 @@ TEST_F(MutexTest, WithoutLockingNothingIsLocked) {
   static constinit Mutex mu(Mutex::Locking::kNone);
   MutexLock lock(mu);
   EXPECT_TRUE(IsFree(mu));
+  EXPECT_TRUE(mu.TryLock());
+}
+
+struct TwoThatNeverLock {
+  constexpr TwoThatNeverLock() {
+    for (Mutex& mu : both) mu.NeverLock();
+  }
+  std::array<Mutex, 2> both;
+};
+
+TEST_F(MutexTest, ElementsOfAnArrayCanBeWithoutLocking) {
+  static constinit TwoThatNeverLock two;
+  for (Mutex& mu : two.both) {
+    MutexLock lock(mu);
+    EXPECT_TRUE(IsFree(mu));
+  }
+}
+
+TEST_F(MutexTest, TryLockTakesItOrSaysSo) {
+  static constinit Mutex mu;
+  for (int round = 0; round < 2; ++round) {
+    const bool got = mu.TryLock();
+    EXPECT_TRUE(got);
+    EXPECT_FALSE(IsFree(mu));
+    std::thread other([] {
+      errno = EXDEV;
+      const bool second = mu.TryLock();
+      EXPECT_FALSE(second);
+      if (second) mu.Unlock();
+      EXPECT_EQ(errno, EXDEV);
+    });
+    other.join();
+    if (got) mu.Unlock();
+    EXPECT_TRUE(IsFree(mu));
+  }
+}
+
+// Waiting threads that try for a while, as where each has a processor, and
+// those that sleep at once keep each other out all the same.
+TEST_F(MutexTest, WhoeverSpinsGetsTheLockToo) {
+  static constinit Mutex mu;
+  static int count = 0;
+  constexpr int kThreads = 4;
+  constexpr int kRounds = 5000;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([t] {
+      for (int i = 0; i < kRounds; ++i) {
+        if (t == 0) Mutex::SetSpins(i % 2 == 0);
+        MutexLock lock(mu);
+        ++count;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  Mutex::SetSpins(false);
+  EXPECT_EQ(count, kThreads * kRounds);
 }
 
 // Between BeginFork() and EndFork() the forking thread passes through, as its
@@ -139,6 +197,8 @@ void PassThrough(Mutex& mu) UNCHECKED {
   mu.LockForFork();
   Mutex::BeginFork();
   mu.Lock();
+  mu.Unlock();
+  EXPECT_TRUE(mu.TryLock());
   mu.Unlock();
   Mutex::EndFork();
   EXPECT_FALSE(IsFree(mu)) << "the inner Unlock() let go of the outer's lock";

@@ -174,10 +174,21 @@ TEST_F(PoolTest, ABlockThatWasFreedIsTheNextToBeUsed) {
   }
 }
 
+// As far as the classes have told of it, which they do in steps, and of what
+// goes block by block when a slab comes or goes.
 TEST_F(PoolTest, DemandIsWhatIsHandedOut) {
   LockedPool& backend = pool_.backend();
   const size_t before = arena.demand().bytes();
+  size_t untold = 0;
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    untold += LockedPool::kShownStep + SlabBlocks(c) * ClassSize(c);
+  }
   size_t bytes = 0;
+  const auto expect_shown = [&] {
+    EXPECT_NEAR(static_cast<double>(arena.demand().bytes()),
+                static_cast<double>(before + bytes),
+                static_cast<double>(untold));
+  };
   std::vector<std::pair<SizeClass, void*>> blocks;
   for (SizeClass c = first_class(); c <= last_class(); ++c) {
     void* batch[3];
@@ -185,14 +196,75 @@ TEST_F(PoolTest, DemandIsWhatIsHandedOut) {
     for (void* const block : batch) blocks.emplace_back(c, block);
     blocks.emplace_back(c, backend.Allocate(c));
     bytes += 4 * ClassSize(c);
-    EXPECT_EQ(arena.demand().bytes(), before + bytes);
+    expect_shown();
   }
-  for (const auto& [c, block] : blocks) {
-    backend.FreeBatch(c, &block, 1);
-    bytes -= ClassSize(c);
-    EXPECT_EQ(arena.demand().bytes(), before + bytes);
+  // So much of one class that that is nothing to it.
+  const SizeClass c = last_class();
+  while (bytes < 10 * untold) {
+    blocks.emplace_back(c, backend.Allocate(c));
+    bytes += ClassSize(c);
   }
+  expect_shown();
+  for (const auto& [size_class, block] : blocks) {
+    backend.FreeBatch(size_class, &block, 1);
+    bytes -= ClassSize(size_class);
+  }
+  expect_shown();
   backend.ReleaseEmptySlabs();
+}
+
+// A thread that is in the slabs of one class keeps nobody from the others.
+TEST_F(PoolTest, AClassDoesNotWaitForItsNeighbour) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c != last_class(); ++c) {
+    Mutex& mine = backend.MutexOf(c);
+    Mutex& neighbours = backend.MutexOf(c + 1);
+    MutexLock lock(mine);
+    const bool got = neighbours.TryLock();
+    EXPECT_TRUE(got) << "class " << c;
+    if (got) neighbours.Unlock();
+  }
+}
+
+// Of those who find too many free pages one sends them off, and the others do
+// not wait for it.
+TEST_F(PoolTest, OneThreadPurgesAtATime) {
+  LockedPool& backend = pool_.backend();
+  SizeClass c = first_class() + pool_.geometry().classes() / 2;
+  while (c > first_class() && SlabBlocks(c) < 4) --c;
+  if (SlabBlocks(c) < 4) GTEST_SKIP() << "slabs have no room for free pages";
+  std::vector<void*> blocks(8 * arena.options().retain_bytes / ClassSize(c));
+  for (void*& block : blocks) block = backend.Allocate(c);
+  Mutex* purging = nullptr;
+  backend.ForEachMutex([&purging](Mutex& mu) {
+    if (purging == nullptr) purging = &mu;
+  });
+  const auto is_last_of_its_slab = [c](size_t i) {
+    return i % SlabBlocks(c) == SlabBlocks(c) - 1;
+  };
+  // Twice: what was there all the time since the first is to go at the second.
+  int64_t now = os::CoarseMilliseconds();
+  const auto decay = [&] {
+    const int64_t long_enough = 10 * arena.decay_period();
+    backend.Decay(now += long_enough);
+    return backend.Decay(now += long_enough);
+  };
+  size_t dirty = 0;
+  {
+    MutexLock lock(*purging);
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      if (!is_last_of_its_slab(i)) backend.Free(c, blocks[i]);
+    }
+    dirty = LockedPool::dirty_bytes();
+    EXPECT_GT(dirty, arena.options().retain_bytes);
+    EXPECT_EQ(decay(), 0u);
+    EXPECT_EQ(LockedPool::dirty_bytes(), dirty);
+  }
+  EXPECT_GT(decay(), dirty / 2);
+  EXPECT_LT(LockedPool::dirty_bytes(), dirty / 2);
+  for (size_t i = 0; i < blocks.size(); ++i) {
+    if (is_last_of_its_slab(i)) backend.Free(c, blocks[i]);
+  }
 }
 
 TEST_F(PoolTest, BatchesAreWholeAndOfTheirOwn) {

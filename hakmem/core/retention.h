@@ -4,9 +4,9 @@
 #define HAKMEM_CORE_RETENTION_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <utility>
 
 namespace hakmem {
 
@@ -17,8 +17,10 @@ namespace hakmem {
 // that has come to rest takes nothing back, and its bound is the plain one
 // within seconds.
 //
-// Thread safety: none of its own; the owner's lock guards it. Sizes are in
-// whatever unit the owner counts, times in milliseconds since some moment.
+// Thread safety: every function may be called from any thread; none takes a
+// lock. Of two changes that come at once one may be lost: they say what is
+// worth keeping, and nothing depends on it. Sizes are in whatever unit the
+// owner counts, times in milliseconds since some moment.
 class Retention {
  public:
   constexpr Retention() = default;
@@ -28,21 +30,21 @@ class Retention {
   void Regret(size_t amount, size_t most, int64_t now) {
     if (amount == 0) return;
     Forget(now);
-    regretted_ = std::min(regretted_ + amount, most);
+    Set(regretted_, std::min(Get(regretted_) + amount, most));
   }
 
   // What may stay, where `plain` is the share of what is live and the constant,
   // and the program has lately had `below_peak` more than it has now: beyond
   // that nothing is wanted back that was not free at the peak as well.
   size_t Bound(size_t plain, size_t below_peak, int64_t now) {
-    if (regretted_ != 0) Forget(now);
-    return plain + std::min(regretted_, below_peak);
+    if (Get(regretted_) != 0) Forget(now);
+    return plain + std::min(Get(regretted_), below_peak);
   }
 
   // Says how much is free, whenever some of it is taken.
   void Taken(size_t free) {
-    low_water_ = std::min(low_water_, free);
-    needed_low_water_ = std::min(needed_low_water_, free);
+    if (free < Get(low_water_)) Set(low_water_, free);
+    if (free < Get(needed_low_water_)) Set(needed_low_water_, free);
   }
 
   // What was there all through a quarter of `period` need not have stayed: as
@@ -53,38 +55,55 @@ class Retention {
   // that come back to the same peak do so sooner: they have no more page
   // faults.
   void Reconsider(size_t free, int64_t period, int64_t now) {
-    if (regretted_ == 0 || now - reconsidered_ < period / 4) return;
-    reconsidered_ = now;
-    const size_t unused =
-        std::min(free, std::exchange(needed_low_water_, free));
-    regretted_ -= std::min(regretted_, unused);
+    const size_t regretted = Get(regretted_);
+    if (regretted == 0 || !Passes(reconsidered_, period / 4, now)) return;
+    const size_t unused = std::min(
+        free, needed_low_water_.exchange(free, std::memory_order_relaxed));
+    Set(regretted_, regretted - std::min(regretted, unused));
   }
 
   // What was there all through the last `period` milliseconds or more, and so
   // was of no use to anybody; 0 when that has been asked since. The working set
   // as Bonwick & Adams measure it for their depot. `free` is how much there is.
   size_t Surplus(size_t free, int64_t period, int64_t now) {
-    if (now - window_ < period) return 0;
-    window_ = now;
-    return std::min(free, std::exchange(low_water_, free));
+    if (!Passes(window_, period, now)) return 0;
+    return std::min(free, low_water_.exchange(free, std::memory_order_relaxed));
   }
 
  private:
+  static size_t Get(const std::atomic<size_t>& amount) {
+    return amount.load(std::memory_order_relaxed);
+  }
+  static void Set(std::atomic<size_t>& amount, size_t value) {
+    amount.store(value, std::memory_order_relaxed);
+  }
+
+  // Whether `period` has passed since this was last true for `last`: for one of
+  // those who ask.
+  static bool Passes(std::atomic<int64_t>& last, int64_t period, int64_t now) {
+    int64_t then = last.load(std::memory_order_relaxed);
+    return now - then >= period &&
+           last.compare_exchange_strong(then, now, std::memory_order_relaxed);
+  }
+
   // It halves with every second.
   void Forget(int64_t now) {
     const int64_t second = now / 1000;
-    const int64_t passed = second - second_;
-    if (passed <= 0) return;
-    regretted_ = passed > 63 ? 0 : regretted_ >> passed;
-    second_ = second;
+    int64_t last = second_.load(std::memory_order_relaxed);
+    const int64_t passed = second - last;
+    if (passed <= 0 || !second_.compare_exchange_strong(
+                           last, second, std::memory_order_relaxed)) {
+      return;
+    }
+    Set(regretted_, passed > 63 ? 0 : Get(regretted_) >> passed);
   }
 
-  size_t regretted_ = 0;
-  int64_t second_ = 0;
-  size_t needed_low_water_ = 0;
-  int64_t reconsidered_ = 0;
-  size_t low_water_ = SIZE_MAX;
-  int64_t window_ = 0;
+  std::atomic<size_t> regretted_{0};
+  std::atomic<int64_t> second_{0};
+  std::atomic<size_t> needed_low_water_{0};
+  std::atomic<int64_t> reconsidered_{0};
+  std::atomic<size_t> low_water_{SIZE_MAX};
+  std::atomic<int64_t> window_{0};
 };
 
 }  // namespace hakmem

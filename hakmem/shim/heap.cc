@@ -449,9 +449,9 @@ namespace {
 template <typename Fn>
 void ForEachMutex(Fn fn) {
   fn(ThreadCache::registry_mutex());
-  fn(tiny_pool.backend().mutex());
-  fn(l2_pool.backend().mutex());
-  fn(l25_pool.backend().mutex());
+  tiny_pool.backend().ForEachMutex(fn);
+  l2_pool.backend().ForEachMutex(fn);
+  l25_pool.backend().ForEachMutex(fn);
   fn(arena.mutex());
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());
