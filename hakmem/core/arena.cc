@@ -77,6 +77,7 @@ void Arena::SetUp() {
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes
                      : os::PhysicalMemory() / kDefaultCacheShare;
+  processors_ = os::UsableProcessors();
   if (options_.limit != 0) {
     limit_bytes_ = options_.limit;
     soft_limit_bytes_ = options_.limit - options_.limit / kSoftLimitShare;

@@ -255,6 +255,9 @@ class Arena {
   // HAKMEM_CACHE_BYTES, or its default for this machine.
   size_t cache_bytes() const { return cache_bytes_; }
 
+  // os::UsableProcessors(), as it was at the first allocation.
+  uint32_t processors() const { return processors_; }
+
   // Counts what the program allocates, in bytes, as far as it does not get it
   // back at once from a magazine; and the sum: the measure of how busy it is.
   void CountWork(size_t bytes) {
@@ -372,6 +375,7 @@ class Arena {
   Options options_;
   Metadata metadata_;
   size_t cache_bytes_ = 0;
+  uint32_t processors_ = 1;
   size_t limit_bytes_ = SIZE_MAX;
   size_t soft_limit_bytes_ = SIZE_MAX;
   char* base_ = nullptr;
@@ -426,9 +430,11 @@ class Arena {
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
-  std::atomic<bool> pressed_{false};
   std::atomic<size_t> work_{0};
-  std::atomic<uint32_t> live_granules_{0};  // of slabs and large blocks
+  // These are read by all, and change rarely.
+  alignas(64) std::atomic<uint32_t> live_granules_{0};  // of slabs and large
+                                                        // blocks
+  std::atomic<bool> pressed_{false};
   Demand demand_;
 };
 

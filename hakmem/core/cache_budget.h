@@ -15,7 +15,8 @@ namespace hakmem {
 // for depots what is there. The limit follows what is live and how many threads
 // share it, so that caches stay a small part of a small heap, up to
 // HAKMEM_CACHE_BYTES. A thread shares it from when it wants more than the first
-// few blocks of a bin: one that starts others and waits for them does not.
+// few blocks of a bin: one that starts others and waits for them does not. And
+// who waits for a lock spins (mutex.h) while each thread has a processor.
 //
 // Thread safety: every function may be called from any thread. A relaxed
 // counter: the limit is kept to within what threads are adding at the moment.
@@ -25,11 +26,11 @@ class CacheBudget {
   explicit constexpr CacheBudget(std::atomic<int64_t>& used) : used_(used) {}
 
   // For a thread's magazines to grow. False, and nothing taken, when that would
-  // go over the limit. Threads leave a quarter to the depots: where they do not,
-  // what one thread frees and another allocates goes through a pool's lock. With
-  // it the other way round the workload "mixed" took 1.1 times as long and had
-  // 40 MiB at its peak instead of 34, and larson with 32 KiB to 1 MiB on four
-  // threads waited for locks twice as often.
+  // go over the limit. Threads leave a quarter to the depots: where they do
+  // not, what one thread frees and another allocates goes through a pool's
+  // lock. With it the other way round the workload "mixed" took 1.1 times as
+  // long and had 40 MiB at its peak instead of 34, and larson with 32 KiB to 1
+  // MiB on four threads waited for locks twice as often.
   bool TakeForThread(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
 
   // For a magazine to wait in a depot.
@@ -49,20 +50,27 @@ class CacheBudget {
   }
 
   // For every thread that has a cache from now on, and that has one no more.
-  void AddThread() { threads_.fetch_add(1, std::memory_order_relaxed); }
-  void RemoveThread() { threads_.fetch_sub(1, std::memory_order_relaxed); }
+  void AddThread() { CountThreads(1); }
+  void RemoveThread() { CountThreads(-1); }
 
   // Likewise for every thread that shares the limit.
   void AddSharer() { sharers_.fetch_add(1, std::memory_order_relaxed); }
   void RemoveSharer() { sharers_.fetch_sub(1, std::memory_order_relaxed); }
 
+  // What so many threads may have together on so many processors, however
+  // little is live.
+  static size_t Floor(size_t threads, uint32_t processors);
+
   int64_t used() const { return used_.load(std::memory_order_relaxed); }
   int64_t limit() const;
 
  private:
+  void CountThreads(int32_t change);
   int64_t LimitFor(size_t threads) const;
   bool Take(size_t bytes, int64_t limit) {
     const auto wanted = static_cast<int64_t>(bytes);
+    // Those who would not get it do not take the count from the others.
+    if (used() + wanted > limit) return false;
     if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= limit) {
       return true;
     }

@@ -1,5 +1,8 @@
 #include "hakmem/core/cache_budget.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
@@ -11,6 +14,7 @@
 #include "hakmem/core/arena.h"
 #include "hakmem/core/large.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/os.h"
 
 namespace hakmem {
 namespace {
@@ -76,6 +80,7 @@ TEST_F(CacheBudgetTest, ManyThreadsMayTakeThreeQuartersOfWhatTheyWouldShare) {
     while (budget.TakeFirst(1000)) continue;
     return budget.used();
   };
+  if (arena.processors() > 4) GTEST_SKIP() << "reads figures of four at most";
   for (int i = 0; i < 17; ++i) budget.AddThread();
   const int64_t of_17 = take_all();
   for (int i = 17; i < 64; ++i) budget.AddThread();
@@ -91,10 +96,55 @@ TEST_F(CacheBudgetTest, ManyThreadsMayTakeThreeQuartersOfWhatTheyWouldShare) {
   EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(of_64 / 4)));
 }
 
+TEST_F(CacheBudgetTest, AThreadAddsMoreWhileEachHasAProcessor) {
+  constexpr size_t kOfFew = 2 * kMiB;
+  constexpr size_t kOfMany = 128 << 10;
+  for (const uint32_t processors : {1u, 2u, 4u}) {
+    EXPECT_EQ(CacheBudget::Floor(2, processors), 2 * kOfFew);
+    EXPECT_EQ(CacheBudget::Floor(4, processors), 4 * kOfFew);
+    EXPECT_EQ(CacheBudget::Floor(16, processors), 4 * kOfFew + 12 * kOfMany);
+  }
+  EXPECT_EQ(CacheBudget::Floor(4, 16), 4 * kOfFew);
+  EXPECT_EQ(CacheBudget::Floor(16, 16), 16 * kOfFew);
+  EXPECT_EQ(CacheBudget::Floor(20, 16), 16 * kOfFew + 4 * kOfMany);
+  EXPECT_EQ(CacheBudget::Floor(100, 16), 16 * kOfFew + 48 * kOfMany);
+  EXPECT_EQ(CacheBudget::Floor(200, 96), 96 * kOfFew);
+}
+
+TEST_F(CacheBudgetTest, ThreadsSpinWhileEachHasAProcessor) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  const uint32_t processors = arena.processors();
+  budget.AddThread();
+  EXPECT_FALSE(Mutex::spins()) << "nobody to wait for";
+  budget.AddThread();
+  EXPECT_EQ(Mutex::spins(), processors > 1);
+  for (uint32_t n = 2; n < 2 * processors; ++n) budget.AddThread();
+  EXPECT_FALSE(Mutex::spins() && processors > 1);
+  for (uint32_t n = 2 * processors; n > processors; --n) budget.RemoveThread();
+  EXPECT_EQ(Mutex::spins(), processors > 1);
+  Mutex::SetSpins(false);
+}
+
+TEST_F(CacheBudgetTest, ProcessorsAreThoseThatTheThreadMayUse) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+  EXPECT_EQ(os::UsableProcessors(), static_cast<uint32_t>(CPU_COUNT(&set)));
+  const cpu_set_t all = set;
+  int first = 0;
+  while (!CPU_ISSET(first, &set)) ++first;
+  CPU_ZERO(&set);
+  CPU_SET(first, &set);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(set), &set), 0);
+  EXPECT_EQ(os::UsableProcessors(), 1u);
+  ASSERT_EQ(sched_setaffinity(0, sizeof(all), &all), 0);
+}
+
 // What is live raises the limit of many threads too, but not what they cache.
 TEST_F(CacheBudgetTest, OfManyThreadsWhatTheyHaveCachedIsNotLive) {
   std::atomic<int64_t> used{0};
   CacheBudget budget(used);
+  if (arena.processors() > 4) GTEST_SKIP() << "reads figures of four at most";
   for (int i = 0; i < 17; ++i) budget.AddSharer();
   const int64_t floor = budget.limit();
   void* const some = AllocateLarge(16 * kMiB, 16, nullptr);

@@ -49,13 +49,12 @@ void LockedPool::ForEachState(Fn fn) {
     const SizeClass size_class = geometry_.ClassOfBin(i);
     Shard& shard = ShardOf(size_class);
     MutexLock lock(shard.states[0].mu);
-    fn(shard, StateOf(shard, size_class), size_class);
+    fn(StateOf(shard, size_class));
   }
   for (Owner* owner = owners_.load(std::memory_order_acquire); owner != nullptr;
        owner = owner->next) {
-    Shard& shard = ShardOf(owner->twin);
-    MutexLock lock(shard.states[0].mu);
-    fn(shard, owner->state, owner->twin);
+    MutexLock lock(MutexOf(owner->twin));
+    fn(owner->state);
   }
 }
 
@@ -78,7 +77,7 @@ bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
     Unlink(head, slab);
     // All of its pages will be in use before it is in a list again.
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
-    CountDirty(shard, state, slab, dirty);
+    CountDirty(state, slab, dirty);
     retention_.Taken(own_dirty_pages());
     if (slab->purged_pages != 0) Regret(slab->LatelyPurged(now), now);
     slab->ForgetPurged();
@@ -88,7 +87,7 @@ bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
   state.active = Slab::Create(size_class);
   if (state.active == nullptr) return false;
   ObservedClass& counts = of_class.counts;
-  if (counts.block_bytes == 0) NoteFirstSlab(size_class, counts);
+  if (counts.block_bytes == 0) NoteFirstSlab(size_class, of_class);
   Count(counts.slabs, 1);
   // They would still be there, had they not gone while they were in another
   // slab. Without this growing strings, which leave one class after the other
@@ -106,13 +105,12 @@ bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
 }
 
 // For those who look from outside.
-void LockedPool::NoteFirstSlab(SizeClass size_class, ObservedClass& counts) {
+void LockedPool::NoteFirstSlab(SizeClass size_class, ClassState& of_class) {
   HelgrindIgnore(&retention_, sizeof(retention_));
   HelgrindIgnore(&own_dirty_pages_, sizeof(own_dirty_pages_));
   HelgrindIgnore(&dirty_pages_, sizeof(dirty_pages_));
-  std::atomic<uint32_t>& of_shard =
-      ShardOf(size_class).states[0].shard_dirty_pages;
-  HelgrindIgnore(&of_shard, sizeof(of_shard));
+  HelgrindIgnore(&of_class.dirty_pages, sizeof(of_class.dirty_pages));
+  ObservedClass& counts = of_class.counts;
   counts.slab_blocks = SlabBlocks(size_class);
   counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
   if (shown_.exchange(true, std::memory_order_relaxed)) return;
@@ -129,7 +127,7 @@ bool LockedPool::File(Shard& shard, ClassState& state, Slab* slab) {
   if (slab->free_count == slab->blocks) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
-    CountDirty(shard, state, slab, dirty);
+    CountDirty(state, slab, dirty);
     retention_.Taken(own_dirty_pages());
     ClassState& of_class = StateOf(shard, slab->size_class);
     Count(of_class.counts.slabs, -1);
@@ -147,20 +145,17 @@ bool LockedPool::File(Shard& shard, ClassState& state, Slab* slab) {
   if (slab->free_count < slab->next_look) return false;
   const uint32_t before = slab->dirty_pages;
   slab->UpdatePages();
-  CountDirty(shard, state, slab, before);
+  CountDirty(state, slab, before);
   Show(StateOf(shard, slab->size_class), slab->size_class);
   return true;
 }
 
 // Brings the sums up to date with a slab that had `before` dirty pages.
-void LockedPool::CountDirty(Shard& shard, ClassState& state, Slab* slab,
-                            uint32_t before) {
+void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
   if (slab->dirty_pages == before) return;
   const uint32_t change = slab->dirty_pages - before;  // modulo 2^32
-  state.dirty_pages += change;
-  shard.states[0].shard_dirty_pages.store(
-      shard.states[0].shard_dirty_pages.load(std::memory_order_relaxed) +
-          change,
+  state.dirty_pages.store(
+      state.dirty_pages.load(std::memory_order_relaxed) + change,
       std::memory_order_relaxed);
   const auto wide = static_cast<size_t>(static_cast<int32_t>(change));
   own_dirty_pages_.fetch_add(wide, std::memory_order_relaxed);
@@ -185,10 +180,11 @@ void LockedPool::PurgeBeyondBound() {
     if (!purge_mu_.TryLock()) return;
     // More than needed, so that the next slab does not come here again; of a
     // peak to which the program comes back, no more than that.
-    const size_t purged =
-        PurgePages(dirty - bound + std::min(bound, plain) / 2);
+    const size_t wanted = dirty - bound + std::min(bound, plain) / 2;
+    const size_t purged = PurgePages(wanted);
     purge_mu_.Unlock();
-    if (purged == 0) return;
+    // What is left is other pools'.
+    if (purged < wanted * os::kPageSize) return;
   }
 }
 
@@ -205,30 +201,15 @@ size_t LockedPool::Decay(int64_t now) {
 size_t LockedPool::PurgePages(size_t pages) {
   size_t purged = 0;
   for (uint32_t bucket = kBuckets; bucket-- > 0;) {
-    const auto purge = [&](SizeClass size_class, auto state_of) {
-      if (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(size_class)) {
-        return true;
-      }
-      Shard& shard = ShardOf(size_class);
-      if (shard.states[0].shard_dirty_pages.load(std::memory_order_relaxed) ==
-          0)
-        return true;
-      MutexLock lock(shard.states[0].mu);
-      return PurgeList(shard, state_of(shard), bucket, pages, &purged);
-    };
     for (SizeClass i = geometry_.bins(); i-- > 0;) {
-      const SizeClass size_class = geometry_.ClassOfBin(i);
-      if (!purge(size_class, [&](Shard& shard) -> ClassState& {
-            shard.states[0].mu.AssertHeld();
-            return StateOf(shard, size_class);
-          })) {
+      ClassState& state = ShardOfBin(i).states[i / kLocks];
+      if (!PurgeList(state, geometry_.ClassOfBin(i), bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }
     }
     for (Owner* owner = owners_.load(std::memory_order_acquire);
          owner != nullptr; owner = owner->next) {
-      if (!purge(owner->twin,
-                 [owner](Shard&) -> ClassState& { return owner->state; })) {
+      if (!PurgeList(owner->state, owner->twin, bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }
     }
@@ -237,15 +218,22 @@ size_t LockedPool::PurgePages(size_t pages) {
 }
 
 // The part of that for one list. False when as much as `pages` has gone.
-bool LockedPool::PurgeList(Shard& shard, ClassState& state, uint32_t bucket,
-                           size_t pages, size_t* purged) {
+bool LockedPool::PurgeList(ClassState& state, SizeClass size_class,
+                           uint32_t bucket, size_t pages, size_t* purged) {
+  if (state.dirty_pages.load(std::memory_order_relaxed) == 0 ||
+      (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(size_class))) {
+    return true;
+  }
+  MutexLock lock(MutexOf(size_class));
   for (Slab* slab = state.lists[bucket];
-       slab != nullptr && state.dirty_pages != 0; slab = slab->next) {
+       slab != nullptr &&
+       state.dirty_pages.load(std::memory_order_relaxed) != 0;
+       slab = slab->next) {
     if (slab->dirty_pages == 0) continue;
     if (*purged >= pages) return false;
     const uint32_t before = slab->dirty_pages;
     slab->PurgePages();
-    CountDirty(shard, state, slab, before);
+    CountDirty(state, slab, before);
     *purged += before;
   }
   return true;
@@ -253,8 +241,7 @@ bool LockedPool::PurgeList(Shard& shard, ClassState& state, uint32_t bucket,
 
 size_t LockedPool::Purge() {
   size_t purged = 0;
-  ForEachState([&](Shard& shard, ClassState& state, SizeClass) {
-    shard.states[0].mu.AssertHeld();
+  ForEachState([&](ClassState& state) {
     const auto purge = [&](Slab* slab) {
       const uint32_t before = slab->dirty_pages;
       slab->UpdatePages(1);
@@ -265,7 +252,7 @@ size_t LockedPool::Purge() {
     for (Slab* const head : state.lists) {
       for (Slab* slab = head; slab != nullptr; slab = slab->next) {
         const uint32_t before = purge(slab);
-        CountDirty(shard, state, slab, before);
+        CountDirty(state, slab, before);
       }
     }
     // Blocks of the active one are handed out without a look at the marks.
@@ -315,6 +302,7 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                          .key = key,
                          .bin = 0};
   HelgrindIgnore(&owner->depot, sizeof(owner->depot));
+  HelgrindIgnore(&owner->state.dirty_pages, sizeof(owner->state.dirty_pages));
   // Owners of other classes are made under other locks.
   while (!owners_.compare_exchange_weak(owner->next, owner,
                                         std::memory_order_release,

@@ -180,10 +180,8 @@ class LockedPool {
     Slab* active = nullptr;  // blocks are taken from here
     size_t shown = 0;        // bytes of `taken` that the demand knows of
     Mutex mu{Mutex::Locking::kFull};  // of a shard's first state only
-    uint32_t dirty_pages = 0;         // of the slabs in the lists
-    // Likewise of the first: the sum of all in the shard, owners' included;
-    // read without the lock.
-    std::atomic<uint32_t> shard_dirty_pages{0};
+    // Of the slabs in the lists; changes under the lock.
+    std::atomic<uint32_t> dirty_pages{0};
     std::array<Slab*, kBuckets> lists{};
   };
   static_assert(offsetof(ClassState, lists) == 64);
@@ -222,8 +220,7 @@ class LockedPool {
   static Owner* OwnerOf(uint32_t number) {
     return static_cast<Owner*>(arena.metadata().FromIndex(number));
   }
-  // Calls fn(shard, state, size_class) for all classes, and then all owners,
-  // each under its lock.
+  // Calls fn(state) for all classes, and then all owners, each under its lock.
   template <typename Fn>
   void ForEachState(Fn fn);
   // Gives the class, or the owner, an active slab with a free block; false when
@@ -244,9 +241,8 @@ class LockedPool {
   // Puts a slab that is not active where its number of free blocks says.
   bool File(Shard& shard, ClassState& state, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
-  void CountDirty(Shard& shard, ClassState& state, Slab* slab, uint32_t before)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
-  void NoteFirstSlab(SizeClass size_class, ObservedClass& counts);
+  void CountDirty(ClassState& state, Slab* slab, uint32_t before);
+  void NoteFirstSlab(SizeClass size_class, ClassState& of_class);
   void Regret(uint32_t pages, int64_t now);
   // Adds to one of the counts of a class, under its lock.
   static void Count(std::atomic<uint64_t>& count, int64_t change) {
@@ -267,9 +263,8 @@ class LockedPool {
   }
   void PurgeBeyondBound();
   size_t PurgePages(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(purge_mu_);
-  bool PurgeList(Shard& shard, ClassState& state, uint32_t bucket, size_t pages,
-                 size_t* purged)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  bool PurgeList(ClassState& state, SizeClass size_class, uint32_t bucket,
+                 size_t pages, size_t* purged);
   size_t own_dirty_pages() const {
     return own_dirty_pages_.load(std::memory_order_relaxed);
   }

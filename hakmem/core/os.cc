@@ -11,6 +11,8 @@
 #include <valgrind/helgrind.h>
 
 #include <algorithm>
+#include <array>
+#include <bit>
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -159,6 +161,19 @@ size_t PhysicalMemory() {
   struct sysinfo info;
   if (sysinfo(&info) != 0) return size_t{1} << 30;
   return static_cast<size_t>(info.totalram) * info.mem_unit;
+}
+
+uint32_t UsableProcessors() {
+  const ErrnoKeeper keeper;
+  // The system call: the C library's function is one for a fixed number of
+  // processors.
+  std::array<uint64_t, 128> mask = {};
+  const long bytes =  // NOLINT(google-runtime-int)
+      syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask.data());
+  if (bytes <= 0) return 1;
+  int count = 0;
+  for (const uint64_t word : mask) count += std::popcount(word);
+  return static_cast<uint32_t>(std::max(count, 1));
 }
 
 size_t AddressSpaceLimit() {

@@ -91,6 +91,9 @@ int64_t CoarseMilliseconds();
 // The machine's memory in bytes, for defaults that scale with it.
 size_t PhysicalMemory();
 
+// How many processors this thread may run on, at least 1.
+uint32_t UsableProcessors();
+
 // The limit on this process's address space in bytes (RLIMIT_AS), or SIZE_MAX.
 size_t AddressSpaceLimit();
 
