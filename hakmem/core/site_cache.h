@@ -133,8 +133,9 @@ struct Recent {
   uint32_t bin;
 };
 
-// As many for each twin to kLastL2Class, of which the caller's lowest bits
-// choose one. They stand in front of the table of slots, in their twins' order.
+// As many for each twin to kLastL2Class, of which bits 4 and 5 of the caller
+// choose one: those are the entry's offset as they stand. They stand in front
+// of the table of slots, in their twins' order.
 inline constexpr uint32_t kRecentsOfTwin = sizeof(SiteSlot) / sizeof(Recent);
 inline constexpr size_t kRecentBytes =
     kLastL2Class * kRecentsOfTwin * sizeof(Recent);
@@ -247,7 +248,7 @@ class SiteCache {
     using site_cache_internal::kRecentsOfTwin;
     return *reinterpret_cast<Recent*>(
         reinterpret_cast<char*>(slots_) + twin_offset +
-        caller % kRecentsOfTwin * sizeof(Recent) -
+        (caller & ((kRecentsOfTwin - 1) * sizeof(Recent))) -
         (kRecentBytes + kFirstTwin * sizeof(SiteSlot)));
   }
   SiteSlot* SlotOf(const Recent& recent) const {

@@ -168,8 +168,8 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 // blocks of busy ones. By itself, so that it has no stack frame.
 [[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
   if (thread_cache.mark() == ThreadCache::kByCaller && size <= kMaxL2Size) {
-    void* const block = AllocateMediumByRecent(L2SizeToClass(size), caller);
-    if (block != nullptr) [[likely]]
+    void* block;
+    if (TakeMediumByRecent(size, caller, &block)) [[likely]]
       return block;
   }
   return AllocateMarkedMediumSlow(size, caller);
@@ -210,11 +210,7 @@ namespace {
 
 [[gnu::noinline]] void* AllocateSlow(size_t size, const void* caller) {
   const uint32_t mark = thread_cache.mark();
-  // First where every allocation comes here.
-  if (mark == ThreadCache::kByCaller) {
-    void* const block = AllocateTinyByRecent(size, caller);
-    return block != nullptr ? block : AllocateByCaller(size, caller);
-  }
+  if (mark == ThreadCache::kByCaller) return AllocateByCaller(size, caller);
   if (mark == ThreadCache::kNotMarked) {
     return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
   }

@@ -50,8 +50,15 @@ template <typename Caller>
   void* const block = thread_cache.Pop(bin);
   if (block != nullptr) [[likely]]
     return block;
-  if (bin < kFirstDoor) return AllocateSlow(size, caller());
   void* counted;
+  if (bin < kFirstDoor) {
+    const void* const by = caller();
+    if (thread_cache.mark() == ThreadCache::kByCaller &&
+        TakeByRecent(size, by, &counted)) {
+      return counted;
+    }
+    return AllocateSlow(size, by);
+  }
   if (thread_cache.PopCounted(bin, &counted)) [[likely]]
     return counted;
   return AllocateCounted(size, caller());

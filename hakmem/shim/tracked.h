@@ -117,21 +117,29 @@ inline void* AllocateAt(size_t size, uintptr_t id) {
   return block;
 }
 
-// TakeFrom() the slot of a caller that is a recent one for the twin, or null.
-inline void* TakeByRecent(size_t twin_offset, const void* caller) {
+// A block of the twin from TakeFromBin(), if the caller is a recent one for it;
+// false when it is not, or there is none.
+inline bool TakeOfRecent(size_t twin_offset, const void* caller, void** block) {
   const auto id = reinterpret_cast<uintptr_t>(caller);
   SiteCache& cache = thread_cache.site_cache();
   const SiteCache::Recent& recent = cache.RecentAt(twin_offset, id);
   if (recent.caller != id) [[unlikely]]
-    return nullptr;
-  return TakeFromBin(recent.bin, cache.SlotOf(recent));
+    return false;
+  *block = TakeFromBin(recent.bin, cache.SlotOf(recent));
+  if (*block == nullptr) [[unlikely]]
+    return false;
+  // As in ThreadCache::PopCounted().
+  asm("" : "+r"(*block));
+  return true;
 }
 
-// A block of at most kMaxTinySize bytes for the site of `caller`, or null when
-// the slow path has to be taken: here where it is a recent one, and else below.
-inline void* AllocateTinyByRecent(size_t size, const void* caller) {
-  return TakeByRecent(kTwinOffsets[(size + 7) >> 3], caller);
+// The same for a block of at most kMaxTinySize bytes.
+inline bool TakeByRecent(size_t size, const void* caller, void** block) {
+  return TakeOfRecent(kTwinOffsets[(size + 7) >> 3], caller, block);
 }
+
+// A block of at most kMaxTinySize bytes for the site of `caller`, which is not
+// a recent one, or null when the slow path has to be taken.
 void* AllocateTinyByCaller(size_t size, const void* caller);
 
 // The same for a site. Null also when `site` is none.
@@ -141,11 +149,10 @@ inline void* AllocateTiny(size_t size, uint32_t site) {
   return slot->tag == site ? TakeFrom(slot) : nullptr;
 }
 
-// AllocateTinyByRecent() for a class above kMaxTinySize bytes.
-inline void* AllocateMediumByRecent(SizeClass size_class, const void* caller) {
-  if (size_class > kLastL2Class) [[unlikely]]
-    return nullptr;
-  return TakeByRecent(TwinOf(size_class) * sizeof(SiteSlot), caller);
+// TakeByRecent() for a size above kMaxTinySize and to kMaxL2Size.
+inline bool TakeMediumByRecent(size_t size, const void* caller, void** block) {
+  return TakeOfRecent((L2SizeToClass(size) + kTwinDistance) * sizeof(SiteSlot),
+                      caller, block);
 }
 
 // A block of a class above kMaxTinySize bytes for the site that the plain
