@@ -61,7 +61,7 @@ namespace hakmem {
 //     changes while id is 0.
 struct alignas(64) SiteSlot {
   // The most blocks.
-  static constexpr uint32_t kBlocks = MagazineCapacity(4);
+  static constexpr uint32_t kBlocks = MagazineCapacity(5);
   // No block's tag.
   static constexpr Tag kNoLoose = kNoSite | kOldBirth;
   // Allocations from one flush to the next, at most.
@@ -101,7 +101,8 @@ struct alignas(64) SiteSlot {
 
   // Makes room for `most` blocks, at most kBlocks and more than there is room
   // for, in a slot that is closed. False, and nothing changed, when the caches
-  // of all threads have enough or there is no memory.
+  // of all threads have enough or there is no memory; of what is more than the
+  // first few blocks also three times in four, by the allocations counted.
   bool Grow(uint32_t most);
 };
 
@@ -198,9 +199,12 @@ class SiteCache {
   // After something was counted in the slot, at the end of a slow path: flushes
   // what is due. May call `give_back`, and empty any slot.
   void LookAfter(SiteSlot* slot) {
-    const int64_t bytes = (int64_t{LiveOf(*slot)} - slot->flushed) *
-                          static_cast<int64_t>(ClassSize(slot->twin));
-    if (bytes > kMostBytes || bytes < -kMostBytes) Flush(*slot);
+    const int64_t blocks = int64_t{LiveOf(*slot)} - slot->flushed;
+    const int64_t bytes = blocks * static_cast<int64_t>(ClassSize(slot->twin));
+    if ((bytes > kMostBytes || bytes < -kMostBytes) &&
+        (blocks > kMostLarge || blocks < -kMostLarge)) {
+      Flush(*slot);
+    }
     ++loads_;
     if (tag_clock.tick() - flushed_ >= kFlushTicks) FlushAll();
   }
@@ -302,8 +306,11 @@ class SiteCache {
   }
 
  private:
-  // Bytes by which a slot may differ from its cell.
+  // By how much a slot may differ from its cell: in bytes, or in blocks where
+  // these are large. Without the second a slot of more than 64 KiB a block was
+  // flushed by every call.
   static constexpr int64_t kMostBytes = 64 << 10;
+  static constexpr int64_t kMostLarge = 4;
 
   // What a thread has counted is not older than this for who looks from
   // outside, where it comes to a slow path meanwhile: a quarter of a second, in

@@ -209,9 +209,9 @@ typedef struct hak_site_stats {
   uint64_t offset;    // of a caller: the address as its file has it
   uint64_t live_blocks;
   uint64_t live_bytes;  // of blocks, which are rounded up to a size class
-  uint64_t peak_bytes;  // the most that live_bytes was, but for 64 KiB of each
-                        // thread and size at a time, and 256 KiB more of sizes
-                        // above 1 KiB
+  uint64_t peak_bytes;  // the most that live_bytes was, but for what a thread
+                        // counts late of a size: up to 192 KiB, 576 KiB above
+                        // 1 KiB, and four blocks above 32 KiB
   uint64_t total_blocks;  // ever allocated
   uint64_t total_bytes;
   // Of those, by size: [i] has blocks of up to 2^i bytes, above 2^(i-1).
