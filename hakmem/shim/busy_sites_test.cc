@@ -300,6 +300,31 @@ TEST_P(BusySitesTest, WhatSlotsHoldCountsAsCached) {
   EXPECT_LE(after.live_bytes, before.live_bytes + 8 * 64);
 }
 
+// What a thread frees that another allocates, it has no use for.
+TEST_P(BusySitesTest, WhoOnlyFreesKeepsLess) {
+  MakeBusy(64);
+  constexpr size_t kBlocks = 2000;
+  // Half of what a slot may hold, and blocks with a date in their twin's bin.
+  constexpr size_t kMostKept = 127 + 40;
+  std::vector<void*> blocks(kBlocks);
+  for (void*& block : blocks) block = hak_alloc_at(64, sites[0]);
+  const auto cached = [] {
+    hak_stats stats;
+    EXPECT_EQ(hak_stats_get(&stats, sizeof(stats)), 0);
+    return stats.thread_cache_bytes;
+  };
+  uint64_t before = 0, most = 0;
+  std::thread freeing([&] {
+    before = cached();
+    for (void* const block : blocks) {
+      free(block);
+      most = std::max(most, cached());
+    }
+  });
+  freeing.join();
+  EXPECT_LE(most, before + kMostKept * 64);
+}
+
 // Threads leave their slots to each other.
 TEST_P(BusySitesTest, NewThreadsGoOnWhereOthersEnded) {
   MakeBusy(96);

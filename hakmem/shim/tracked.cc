@@ -119,9 +119,19 @@ uint32_t MostBlocks(SizeClass twin) {
                             ClassSize(twin)));
 }
 
+// Whether the thread has lately only freed blocks of the pair, as when it took
+// them over from another: what such a slot holds nobody here wants. Where it
+// kept as much as others, larson for callers on 16 threads, each of which frees
+// 5000 blocks that the main thread has allocated, had 92 MiB at its peak
+// instead of 83.
+bool OnlyFrees(const SiteSlot* slot) { return slot->left == SiteSlot::kPeriod; }
+
 void GrowSlot(SiteSlot* slot) {
+  constexpr uint32_t kShareOfFrees = 2;
   const uint32_t capacity = slot->capacity();
-  const uint32_t grown = std::min(2 * capacity + 1, MostBlocks(slot->twin));
+  const uint32_t most = MostBlocks(slot->twin);
+  const uint32_t grown =
+      std::min(2 * capacity + 1, OnlyFrees(slot) ? most / kShareOfFrees : most);
   if (grown > capacity) slot->Grow(grown);
 }
 
@@ -351,9 +361,10 @@ void UntrackBlock(SizeClass twin, Tag tag) {
 }
 
 // Makes room in a full slot: gives the half of its blocks that have been there
-// longest to the owner's depot or the twin's bin.
+// longest to the owner's depot or the twin's bin; all where none is wanted.
 void SpillSlot(SiteSlot* slot) {
-  const int32_t count = slot->held() - slot->held() / 2;
+  const int32_t count =
+      OnlyFrees(slot) ? slot->held() : slot->held() - slot->held() / 2;
   const SizeClass twin = slot->twin;
   void* blocks[SiteSlot::kBlocks];
   std::copy_n(slot->blocks, count, blocks);
