@@ -46,6 +46,10 @@ constexpr uint32_t kRetainedShare = 64;
 // most half of what they hold could stay; its peak was the same.
 constexpr uint32_t kLargeRegret = 8;
 
+// Of the address space, slabs are spaced in so much: elsewhere gaps that nothing
+// fits may be what fills it.
+constexpr uint32_t kSpacedShare = 4;
+
 // Default of HAKMEM_SOFT_LIMIT: HAKMEM_LIMIT less this part of it.
 constexpr size_t kSoftLimitShare = 8;
 
@@ -345,6 +349,17 @@ void Arena::MarkDirty(uint32_t start, uint32_t length) {
   dirty_end_ = std::max(dirty_end_, start + length);
 }
 
+// Whether a span is to begin at a multiple of RunTree::kSpacing where a run has
+// room there: the slabs of blocks above 32 KiB are, while address space is
+// plenty. Of such a block a program often uses the beginning only, and what is
+// resident beyond that is what others have left: the fewer places to begin at,
+// the fewer pages that anybody has ever touched. The gaps serve small slabs, and
+// all before the arena grows.
+bool Arena::IsSpaced(const Span& span) const {
+  return PlainOf(span.size_class) > kLastL2Class &&
+         frontier_ < limit_ / kSpacedShare;
+}
+
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
                         bool* zeroed, uint32_t* missed) {
   if (missed != nullptr) *missed = 0;
@@ -361,13 +376,16 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
           : granules + static_cast<uint32_t>(alignment >> kGranuleShift);
   MutexLock lock(mu_);
   if (!MakeRoom(granules * kGranuleSize)) return false;
-  uint32_t run = free_.Find(search, align);
+  const bool spaced = IsSpaced(*span);
+  uint32_t run = spaced ? free_.FindSpaced(granules) : 0;
+  const uint32_t step = run != 0 ? RunTree::kSpacing : align;
+  if (run == 0) run = free_.Find(search, align);
   if (run == 0) {
     if (!Grow(search + align - 1)) return false;
     run = free_.Find(search, align);
   }
   const uint32_t length = free_.LengthAt(run);
-  uint32_t start = RunTree::AlignUp(run, align);
+  uint32_t start = RunTree::AlignUp(run, step);
   if (alignment > kArenaAlignment) {
     const auto address = reinterpret_cast<uintptr_t>(AddressOf(run));
     const uintptr_t aligned = (address + alignment - 1) & ~(alignment - 1);

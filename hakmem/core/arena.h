@@ -319,6 +319,7 @@ class Arena {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Count(const Span* span, int64_t granules)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsSpaced(const Span& span) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void InsertFree(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakeDirty(uint32_t start, uint32_t length, uint32_t* missed)

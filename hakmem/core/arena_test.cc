@@ -283,6 +283,50 @@ TEST_F(ArenaTest, RunsAreAlignedAsAskedAlsoBeyondTheArenasOwnAlignment) {
   }
 }
 
+// So that they begin at few places; small slabs fill the gaps.
+TEST_F(ArenaTest, SlabsOfLargeBlocksAreSpacedWhereThereIsRoom) {
+  constexpr SizeClass kOfLarge = kLastL2Class + 1;
+  Make(1024 * kMiB, kMiB);
+  Free(Allocate(8 * RunTree::kSpacing));
+  std::vector<Span*> spans;
+  for (uint32_t i = 1; i < 8; ++i) {
+    spans.push_back(Allocate(5, kGranuleSize, kOfLarge));
+    EXPECT_EQ(spans.back()->start, i * RunTree::kSpacing);
+    spans.push_back(Allocate(2, kGranuleSize, kLastL2Class));
+    EXPECT_EQ(spans.back()->start, 2 * i - 1);
+  }
+  // A twin's, and a large block.
+  spans.push_back(Allocate(5, kGranuleSize, TwinOf(kOfLarge)));
+  EXPECT_EQ(spans.back()->start % RunTree::kSpacing, 0u);
+  spans.push_back(Allocate(3));
+  EXPECT_EQ(spans.back()->start, RunTree::kSpacing + 5);
+  // Anywhere rather than beyond what is accessible.
+  const size_t committed = arena_->GetStats().committed_bytes;
+  size_t gaps = 0;
+  while (true) {
+    Span* const span = Allocate(11, kGranuleSize, kOfLarge);
+    if (arena_->GetStats().committed_bytes != committed) {
+      Free(span);
+      break;
+    }
+    gaps += span->start % RunTree::kSpacing != 0 ? 1 : 0;
+    spans.push_back(span);
+  }
+  EXPECT_GE(gaps, 6u);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps(spans));
+  for (Span* const span : spans) Free(span);
+}
+
+TEST_F(ArenaTest, AnArenaThatIsSmallIsFilledWhole) {
+  Make(16 * kMiB, kMiB);
+  std::vector<Span*> spans;
+  while (Span* const span = Allocate(3, kGranuleSize, kLastL25Class)) {
+    spans.push_back(span);
+  }
+  EXPECT_EQ(spans.size(), 85u);
+  for (Span* const span : spans) Free(span);
+}
+
 TEST_F(ArenaTest, WhatNoArenaCanHoldIsRefused) {
   Make(16 * kMiB, kMiB);
   Span* const span = Allocate(1);

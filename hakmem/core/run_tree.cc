@@ -7,6 +7,8 @@ namespace hakmem {
 void RunTree::Update(uint32_t node) {
   Node& n = nodes_[node];
   n.longest = std::max({n.length, Longest(n.left), Longest(n.right)});
+  n.spaced = std::max(
+      {Room(node, n.length, kSpacing), Spaced(n.left), Spaced(n.right)});
 }
 
 // All of `low` lies below all of `high`.
@@ -38,37 +40,58 @@ void RunTree::Split(uint32_t node, uint32_t key, uint32_t* low,
   }
 }
 
-uint32_t RunTree::InsertInto(uint32_t node, uint32_t start) {
-  if (node == 0 || Priority(start) > Priority(node)) {
-    uint32_t low = 0;
-    uint32_t high = 0;
-    Split(node, start, &low, &high);
-    nodes_[start].left = low;
-    nodes_[start].right = high;
-    Update(start);
-    return start;
-  }
-  uint32_t& child = start < node ? nodes_[node].left : nodes_[node].right;
-  child = InsertInto(child, start);
-  Update(node);
-  return node;
-}
-
 uint32_t RunTree::RemoveFrom(uint32_t node, uint32_t start) {
   if (node == start) return Join(nodes_[node].left, nodes_[node].right);
-  uint32_t& child = start < node ? nodes_[node].left : nodes_[node].right;
+  Node& n = nodes_[node];
+  uint32_t& child = start < node ? n.left : n.right;
   child = RemoveFrom(child, start);
-  Update(node);
+  // Most nodes have a longer run elsewhere, and need not be looked at again.
+  const uint32_t length = nodes_[start].length;
+  if (n.longest == length || n.spaced == Room(start, length, kSpacing)) {
+    Update(node);
+  }
   return node;
 }
 
 void RunTree::Insert(uint32_t start, uint32_t length) {
   nodes_[start].length = length;
   nodes_[start + length - 1].length = length;
-  root_ = InsertInto(root_, start);
+  const uint32_t room = Room(start, length, kSpacing);
+  uint32_t* link = &root_;
+  while (*link != 0 && Priority(*link) >= Priority(start)) {
+    Node& n = nodes_[*link];
+    n.longest = std::max(n.longest, length);
+    n.spaced = std::max(n.spaced, room);
+    link = start < *link ? &n.left : &n.right;
+  }
+  Split(*link, start, &nodes_[start].left, &nodes_[start].right);
+  Update(start);
+  *link = start;
 }
 
 void RunTree::Remove(uint32_t start) { root_ = RemoveFrom(root_, start); }
+
+uint32_t RunTree::Find(uint32_t length, uint32_t alignment) const {
+  return alignment == 1 ? FindBy(&Node::longest, length, 1)
+                        : FindIn(root_, length, alignment);
+}
+
+// For an alignment whose greatest room each node knows as `most`.
+uint32_t RunTree::FindBy(uint32_t Node::*most, uint32_t length,
+                         uint32_t alignment) const {
+  uint32_t node = root_;
+  if (node == 0 || nodes_[node].*most < length) return 0;
+  for (;;) {
+    const Node& n = nodes_[node];
+    if (n.left != 0 && nodes_[n.left].*most >= length) {
+      node = n.left;
+    } else if (Room(node, n.length, alignment) >= length) {
+      return node;
+    } else {
+      node = n.right;
+    }
+  }
+}
 
 uint32_t RunTree::FindIn(uint32_t node, uint32_t length,
                          uint32_t alignment) const {
@@ -77,13 +100,8 @@ uint32_t RunTree::FindIn(uint32_t node, uint32_t length,
   const uint32_t below = FindIn(n.left, length, alignment);
   if (below != 0) return below;
   // A start near 2^32 cannot wrap: granules end far below that.
-  const uint32_t lead = AlignUp(node, alignment) - node;
-  if (n.length >= lead && n.length - lead >= length) return node;
+  if (Room(node, n.length, alignment) >= length) return node;
   return FindIn(n.right, length, alignment);
-}
-
-uint32_t RunTree::Find(uint32_t length, uint32_t alignment) const {
-  return FindIn(root_, length, alignment);
 }
 
 }  // namespace hakmem

@@ -2,15 +2,18 @@
 //
 // A treap (Seidel & Aragon, "Randomized search trees", Algorithmica 1996) keyed
 // by the run's first granule, with each node carrying the longest run of its
-// subtree. First-fit by address and the joining of neighbours take logarithmic
-// time whatever the number of runs. The nodes live in an array beside the
-// arena, one for every granule, of which only those where a run begins or ends
-// are in use.
+// subtree, and the longest part of one that begins at a place of its own (see
+// kSpacing). First-fit by address, at any granule or at such a place, and the
+// joining of neighbours take logarithmic time whatever the number of runs. The
+// nodes live in an array beside the arena, one for every granule, of which only
+// those where a run begins or ends are in use.
 
 #ifndef HAKMEM_CORE_RUN_TREE_H_
 #define HAKMEM_CORE_RUN_TREE_H_
 
 #include <cstdint>
+
+#include "hakmem/core/size_class.h"
 
 namespace hakmem {
 
@@ -25,7 +28,11 @@ class RunTree {
     uint32_t right;
     uint32_t length;   // granules of the run
     uint32_t longest;  // greatest length in this subtree
+    uint32_t spaced;   // likewise from a multiple of kSpacing on
   };
+
+  // Granules from one place for a spaced run to the next: no slab is longer.
+  static constexpr uint32_t kSpacing = kMaxPooledSize / kGranuleSize;
 
   constexpr RunTree() = default;
 
@@ -39,6 +46,11 @@ class RunTree {
   // The run of lowest address with room for `length` granules at a multiple of
   // `alignment` granules (a power of two), or 0.
   uint32_t Find(uint32_t length, uint32_t alignment) const;
+
+  // Find() at a multiple of kSpacing.
+  uint32_t FindSpaced(uint32_t length) const {
+    return FindBy(&Node::spaced, length, kSpacing);
+  }
 
   // Length of the run that starts, or ends, at this granule.
   uint32_t LengthAt(uint32_t granule) const { return nodes_[granule].length; }
@@ -59,14 +71,23 @@ class RunTree {
     return h ^ (h >> 13);
   }
 
+  // Granules of a run from the first multiple of `alignment` in it on.
+  static uint32_t Room(uint32_t start, uint32_t length, uint32_t alignment) {
+    const uint32_t lead = AlignUp(start, alignment) - start;
+    return length > lead ? length - lead : 0;
+  }
   uint32_t Longest(uint32_t node) const {
     return node == 0 ? 0 : nodes_[node].longest;
+  }
+  uint32_t Spaced(uint32_t node) const {
+    return node == 0 ? 0 : nodes_[node].spaced;
   }
   void Update(uint32_t node);
   uint32_t Join(uint32_t low, uint32_t high);
   void Split(uint32_t node, uint32_t key, uint32_t* low, uint32_t* high);
-  uint32_t InsertInto(uint32_t node, uint32_t start);
   uint32_t RemoveFrom(uint32_t node, uint32_t start);
+  uint32_t FindBy(uint32_t Node::*most, uint32_t length,
+                  uint32_t alignment) const;
   uint32_t FindIn(uint32_t node, uint32_t length, uint32_t alignment) const;
 
   Node* nodes_ = nullptr;

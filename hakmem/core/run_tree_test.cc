@@ -64,6 +64,8 @@ void ExpectAlike(const RunTree& tree, const Model& model) {
     ASSERT_EQ(tree.LengthAt(start + length - 1), length);
   }
   for (uint32_t length = 1; length <= model.Longest() + 1; length += 3) {
+    ASSERT_EQ(tree.FindSpaced(length), model.Find(length, RunTree::kSpacing))
+        << length << " granules at a place of their own";
     for (uint32_t alignment = 1; alignment <= 64; alignment *= 2) {
       ASSERT_EQ(tree.Find(length, alignment), model.Find(length, alignment))
           << length << " granules at a multiple of " << alignment;
@@ -76,6 +78,7 @@ TEST(RunTreeTest, AnEmptyTreeHasNothing) {
   std::vector<RunTree::Node> nodes(8);
   tree.Init(nodes.data());
   EXPECT_EQ(tree.Find(1, 1), 0u);
+  EXPECT_EQ(tree.FindSpaced(1), 0u);
   EXPECT_EQ(tree.longest(), 0u);
 }
 
