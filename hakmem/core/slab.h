@@ -176,6 +176,7 @@ struct Slab : Span {
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
   bool PurgeTail();
+  uint32_t UnusedPages() const;
 
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);

@@ -244,6 +244,26 @@ TEST_P(SlabTest, WhatIsBehindItsLastBlockGoes) {
   EXPECT_EQ(os::ResidentBytes(base_, bytes), bytes - tail * os::kPageSize);
 }
 
+// Free memory counts by what is resident of it, as far as that is known.
+TEST(SlabPagesTest, LargeBlocksThatAreHardlyUsedCountAsLittle) {
+  constexpr SizeClass kClass = kLastL25Class - 1;  // no other test's
+  constexpr size_t kSlabs = 200;
+  const auto purged = [](size_t touched) {
+    const size_t before = arena.GetStats().purged_bytes;
+    std::vector<Slab*> slabs(kSlabs);
+    for (Slab*& slab : slabs) {
+      slab = Slab::Create(kClass);
+      std::memset(arena.AddressOf(slab->start), 1, touched);
+    }
+    for (Slab* const slab : slabs) Slab::Destroy(slab);
+    return arena.GetStats().purged_bytes - before;
+  };
+  arena.Purge(0);
+  EXPECT_EQ(purged(1), 0u) << "200 pages of 160 MiB";
+  arena.Purge(0);
+  EXPECT_GT(purged(ClassSize(kClass)), kSlabs / 4 * ClassSize(kClass));
+}
+
 using SlabDeathTest = SlabTest;
 
 TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {
