@@ -46,8 +46,8 @@ constexpr uint32_t kRetainedShare = 64;
 // most half of what they hold could stay; its peak was the same.
 constexpr uint32_t kLargeRegret = 8;
 
-// Of the address space, slabs are spaced in so much: elsewhere gaps that nothing
-// fits may be what fills it.
+// Of the address space, slabs are spaced in so much: elsewhere gaps that
+// nothing fits may be what fills it.
 constexpr uint32_t kSpacedShare = 4;
 
 // Default of HAKMEM_SOFT_LIMIT: HAKMEM_LIMIT less this part of it.
@@ -353,8 +353,8 @@ void Arena::MarkDirty(uint32_t start, uint32_t length) {
 // room there: the slabs of blocks above 32 KiB are, while address space is
 // plenty. Of such a block a program often uses the beginning only, and what is
 // resident beyond that is what others have left: the fewer places to begin at,
-// the fewer pages that anybody has ever touched. The gaps serve small slabs, and
-// all before the arena grows.
+// the fewer pages that anybody has ever touched. The gaps serve small slabs,
+// and all before the arena grows.
 bool Arena::IsSpaced(const Span& span) const {
   return PlainOf(span.size_class) > kLastL2Class &&
          frontier_ < limit_ / kSpacedShare;

@@ -84,6 +84,8 @@ bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   ThreadCache::Bin& bin = cache.bin(size_class);
   HelgrindIgnore(this, sizeof(*this));
   HelgrindIgnore(&housekeeping, sizeof(housekeeping));
+  // Also where nobody gets room: what goes round by the depots waits there.
+  housekeeping.pools[geometry().index].store(this, std::memory_order_relaxed);
   const uint32_t capacity = FirstCapacity(size_class);
   const size_t bytes = capacity * ClassSize(size_class);
   if (!cache_budget.TakeFirst(bytes)) {
@@ -93,7 +95,6 @@ bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
     bin.forced = 1;
   }
   cache.Join(this, geometry().index);
-  housekeeping.pools[geometry().index].store(this, std::memory_order_relaxed);
   bin.capacity = static_cast<uint16_t>(capacity);
   return true;
 }

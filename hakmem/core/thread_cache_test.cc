@@ -281,6 +281,44 @@ TEST_F(ThreadCacheTest, WithoutRoomBlocksGoRoundByTheDepot) {
   }
 }
 
+// Nobody comes for what such threads have left there: it goes, too, in a pool
+// in which no thread ever had room.
+TEST_F(ThreadCacheTest, WhatWaitsInDepotsGoesAlsoWhereNobodyHadRoom) {
+  static constinit LockedPool locked({.first_class = kLastTinyClass + 1,
+                                      .last_class = kLastL2Class,
+                                      .index = 1,
+                                      .first_capacity = 6,
+                                      .magazine_bytes = 65536});
+  static constinit CachedPool pool(locked);
+  constexpr int kThreads = 40;
+  for (int i = 0; i < kThreads; ++i) {
+    cache_budget.AddThread();
+    cache_budget.AddSharer();
+  }
+  OnThread([] {
+    void* const block = locked.Allocate(kLastL2Class);
+    const int64_t before = cache_budget.used();
+    while (cache_budget.TakeFirst(1000)) continue;
+    const int64_t taken = cache_budget.used() - before;
+    thread_cache.forced() += ThreadCache::kMostForced;
+    pool.Free(thread_cache, kLastL2Class, block);
+    EXPECT_EQ(pool.DepotBytes(), ClassSize(kLastL2Class));
+    // The first look takes note, and the second finds it there still.
+    const int64_t now = os::CoarseMilliseconds() + 1000;
+    CachedPool::TidyWhatIsDue(now);
+    CachedPool::TidyWhatIsDue(now + 1000);
+    EXPECT_EQ(pool.DepotBytes(), 0u);
+    thread_cache.forced() -= ThreadCache::kMostForced;
+    cache_budget.Return(static_cast<size_t>(taken));
+    EXPECT_EQ(cache_budget.used(), before);
+    locked.ReleaseEmptySlabs();
+  });
+  for (int i = 0; i < kThreads; ++i) {
+    cache_budget.RemoveThread();
+    cache_budget.RemoveSharer();
+  }
+}
+
 // A destructor of a key that was made before the cache's runs before it, one
 // made later runs after it. Both may use the heap.
 TEST_F(ThreadCacheTest, DestructorsOfTheThreadMayUseTheHeap) {
