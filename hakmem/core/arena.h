@@ -330,10 +330,12 @@ class Arena {
     constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
     return dirty_granules_ - absent_ / kPages;
   }
-  // How many have to go until `keep` are left, or none at all.
+  // How many have to go until `keep` by that estimate are left, or none at all.
   uint32_t Beyond(size_t keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (keep == 0) return dirty_granules_;
-    return Dirty() > keep ? static_cast<uint32_t>(Dirty() - keep) : 0;
+    const uint32_t dirty = Dirty();
+    if (dirty <= keep) return 0;
+    return static_cast<uint32_t>((dirty - keep) * dirty_granules_ / dirty);
   }
   void LookForHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool HugePageIsFree(uint32_t page) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
