@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdint>
 
+#include "hakmem/core/sample_rates.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
@@ -20,22 +21,19 @@ namespace hakmem {
 // have a countdown of its own: each class to 32 KiB, in blocks, which takes a
 // thread one subtraction; and the classes above, and the large sizes, in bytes.
 //
-// A part may also have an interval of its own. Where samplers adapt it doubles
-// while all of them together take more than some 250 samples of the part a
-// second, and have taken a hundred or two, so that a program which allocates
-// much of a size, and frees it at once, pays for few of them; every sample
-// comes with the interval that it was taken at. The classes of the pool L2 have
-// one rate, of all of them together.
+// A part may also have an interval of its own, which follows how many samples
+// of its kind all threads take (sample_rates.h): so a program which allocates
+// much of a size, and frees it at once, pays for few of them. Every sample
+// comes with the interval that it was taken at.
 //
-// Thread safety: belongs to its thread. What they have in common, how often the
-// intervals have doubled, is atomic.
+// Thread safety: belongs to its thread.
 class Sampler {
  public:
   constexpr Sampler() = default;
 
-  // Begins, with samples `interval` bytes apart on average, or more if it
-  // `adapts`. The same seed gives the same samples as long as it does not.
-  void Start(uint64_t interval, bool adapts, uint64_t seed);
+  // Begins, with samples `interval` bytes apart on average, or with `rates`
+  // that much and more. The same seed gives the same samples without them.
+  void Start(uint64_t interval, SampleRates* rates, uint64_t seed);
 
   // The classes whose blocks are counted: to this one, from 1 on.
   static constexpr SizeClass kLastCounted = kLastL2Class;
@@ -68,9 +66,12 @@ class Sampler {
  private:
   // The counted classes by their numbers, and what is left.
   static constexpr uint32_t kL25Part = kLastCounted + 1;
-  static constexpr uint32_t kParts = kL25Part + 1;
-  static constexpr uint32_t kLargePart = kNoClass;
+  static constexpr uint32_t kLargePart = kL25Part + 1;
+  static constexpr uint32_t kParts = kLargePart + 1;
 
+  static constexpr uint32_t RateOf(uint32_t part) {
+    return SampleRates::RateOf(part == kLargePart ? kNoClass : part);
+  }
   static constexpr uint32_t PartOf(SizeClass size_class) {
     return size_class == kNoClass ? kLargePart : kL25Part;
   }
@@ -81,7 +82,7 @@ class Sampler {
 
   uint64_t random_ = 0;
   uint64_t interval_ = 0;
-  bool adapts_ = false;
+  SampleRates* rates_ = nullptr;  // none: it does not adapt
   // Blocks of counted classes, bytes of the others.
   std::array<int64_t, kParts> until_{};
   std::array<uint8_t, kParts> doublings_{};  // of the interval, since then

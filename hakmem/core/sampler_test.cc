@@ -1,10 +1,8 @@
 #include "hakmem/core/sampler.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdint>
-#include <thread>
 
 #include "gtest/gtest.h"
 
@@ -37,7 +35,7 @@ uint64_t BlocksToSample(Sampler* sampler, SizeClass size_class) {
 
 TEST(SamplerTest, SamplesBlocksByTheirSize) {
   Sampler sampler;
-  sampler.Start(kInterval, false, 1);
+  sampler.Start(kInterval, nullptr, 1);
   for (const uint64_t bytes : {1280, 4096, 40960, 1 << 20, 1 << 21}) {
     constexpr uint64_t kBlocks = 200000;
     uint64_t samples = 0;
@@ -51,7 +49,7 @@ TEST(SamplerTest, SamplesBlocksByTheirSize) {
 // Whether blocks of one size come alone or among others.
 TEST(SamplerTest, IsNotMovedByWhatElseIsAllocated) {
   Sampler sampler;
-  sampler.Start(kInterval, false, 2);
+  sampler.Start(kInterval, nullptr, 2);
   constexpr uint64_t kRounds = 200000;
   uint64_t small = 0;
   uint64_t large = 0;
@@ -65,7 +63,7 @@ TEST(SamplerTest, IsNotMovedByWhatElseIsAllocated) {
 
 TEST(SamplerTest, CountsBlocksOfAClassDown) {
   Sampler sampler;
-  sampler.Start(kInterval, false, 3);
+  sampler.Start(kInterval, nullptr, 3);
   for (const SizeClass c : {SizeClass{1}, SizeClass{5}, kLastTinyClass,
                             SizeToClass(2048), Sampler::kLastCounted}) {
     constexpr uint64_t kSamples = 20000;
@@ -86,8 +84,8 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
 TEST(SamplerTest, PassesWhatItWouldNotTake) {
   Sampler taking;
   Sampler asked;
-  taking.Start(kInterval, false, 9);
-  asked.Start(kInterval, false, 9);
+  taking.Start(kInterval, nullptr, 9);
+  asked.Start(kInterval, nullptr, 9);
   int samples = 0;
   for (int i = 0; i < 10000; ++i) {
     const uint64_t bytes = i % 3 == 0 ? 1280 : 40960;
@@ -105,7 +103,7 @@ TEST(SamplerTest, PassesWhatItWouldNotTake) {
 // The distances' variance is the square of their mean.
 TEST(SamplerTest, DistancesAreExponential) {
   Sampler sampler;
-  sampler.Start(kInterval, false, 4);
+  sampler.Start(kInterval, nullptr, 4);
   double sum = 0;
   double squares = 0;
   constexpr int kSamples = 100000;
@@ -124,9 +122,9 @@ TEST(SamplerTest, SeedsSayWhichBlocks) {
   Sampler a;
   Sampler b;
   Sampler c;
-  a.Start(kInterval, false, 5);
-  b.Start(kInterval, false, 5);
-  c.Start(kInterval, false, 6);
+  a.Start(kInterval, nullptr, 5);
+  b.Start(kInterval, nullptr, 5);
+  c.Start(kInterval, nullptr, 6);
   int same = 0;
   for (int i = 0; i < 1000; ++i) {
     const uint64_t distance = BlocksToSample(&a, 3);
@@ -147,7 +145,7 @@ TEST(SamplerTest, NeighbouringSeedsBeginFarApart) {
   constexpr uint64_t kSeeds = 1000;
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     Sampler sampler;
-    sampler.Start(kInterval, false, seed);
+    sampler.Start(kInterval, nullptr, seed);
     const double distance =
         static_cast<double>(BlocksToSample(&sampler, 1)) * 8 / kInterval;
     const bool above = distance > std::log(2);
@@ -160,68 +158,61 @@ TEST(SamplerTest, NeighbouringSeedsBeginFarApart) {
               2.5 / std::sqrt(kSeeds));
 }
 
+// Time stands still, so there are too many of them at once.
+int64_t Midnight() { return 0; }
+
 // However fast samples come, and each with the interval that it was taken at.
 TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
+  SampleRates rates(&Midnight);
   Sampler sampler;
-  sampler.Start(kInterval, true, 7);
-  uint64_t interval = 0;
-  double bytes = 0;
-  double estimate = 0;
-  for (int samples = 0; samples < 600; ++samples) {
-    constexpr uint64_t kBytes = 2048;
-    constexpr SizeClass kClass = SizeToClass(kBytes);
-    bytes += static_cast<double>(BlocksToSample(&sampler, kClass) * kBytes);
-    const uint64_t taken_at = sampler.TakeBlock(kClass);
-    EXPECT_GE(taken_at, interval / 2);
-    interval = std::max(interval, taken_at);
-    estimate += kBytes / -std::expm1(-static_cast<double>(kBytes) /
-                                     static_cast<double>(taken_at));
+  sampler.Start(kInterval, &rates, 7);
+  uint64_t interval = kInterval;
+  for (int i = 0; i < 1024; ++i) {
+    const uint64_t taken_at = sampler.TakeBlock(SizeToClass(2048));
+    EXPECT_GE(taken_at, interval);
+    interval = taken_at;
   }
-  EXPECT_GE(interval, 64 * kInterval);
-  EXPECT_NEAR(estimate / bytes, 1, 0.25);
+  EXPECT_GE(interval, 1024 * kInterval);
   // Other sizes are sampled as before.
   EXPECT_EQ(sampler.TakeBlock(3), kInterval);
 }
 
-// So that many classes with few samples each do not come to many.
-TEST(SamplerTest, ClassesOfL2ShareARate) {
-  Sampler sampler;
-  sampler.Start(kInterval, true, 12);
-  constexpr SizeClass kClass = SizeToClass(4096);
-  for (int i = 0; i < 256; ++i) sampler.TakeBlock(kClass);
-  sampler.TakeBlock(kClass + 1);
-  EXPECT_GE(sampler.TakeBlock(kClass + 1), 16 * kInterval);
-}
-
-// What a program allocates at its start is often what it keeps.
-TEST(SamplerTest, TakesTheFirstOnesAsOftenAsItIsTo) {
-  Sampler sampler;
-  sampler.Start(kInterval, true, 10);
-  // The last of these is the end of a window, and doubles it for the next.
-  for (int i = 0; i < 144; ++i) ASSERT_EQ(sampler.TakeBlock(7), kInterval);
-  EXPECT_EQ(sampler.TakeBlock(7), 2 * kInterval);
-  uint64_t interval = 0;
-  for (int i = 0; i < 128; ++i) interval = sampler.TakeBlock(7);
-  EXPECT_GE(interval, 16 * kInterval);
-}
-
-// Here time is what the sampler goes by.
-TEST(SamplerTest, TakesMoreAgainWhereThereAreFew) {
-  Sampler sampler;
-  sampler.Start(kInterval, true, 11);
+// What is counted of many programs, of which each allocates as much, is what
+// they have allocated: also where most of it comes when the distance has grown.
+TEST(SamplerTest, IsUnbiasedWhileItAdapts) {
+  constexpr uint64_t kBytes = 2048;
+  constexpr SizeClass kClass = SizeToClass(kBytes);
+  constexpr int kPrograms = 500;
+  constexpr int kBlocks = 50000;
+  double sum = 0;
+  double squares = 0;
   uint64_t most = 0;
-  for (int i = 0; i < 256; ++i) most = sampler.TakeBlock(9);
-  ASSERT_GE(most, 16 * kInterval);
-  for (int i = 0; i < 32; ++i) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(40));
-    sampler.TakeBlock(9);
+  for (int program = 0; program < kPrograms; ++program) {
+    SampleRates rates(&Midnight);
+    Sampler sampler;
+    sampler.Start(kInterval, &rates, static_cast<uint64_t>(program));
+    double estimate = 0;
+    for (int i = 0; i < kBlocks; ++i) {
+      if (sampler.PassBlock(kClass)) continue;
+      const uint64_t taken_at = sampler.TakeBlock(kClass);
+      most = std::max(most, taken_at);
+      estimate += 1 / -std::expm1(-static_cast<double>(kBytes) /
+                                  static_cast<double>(taken_at));
+    }
+    estimate /= kBlocks;
+    sum += estimate;
+    squares += estimate * estimate;
   }
-  EXPECT_LT(sampler.TakeBlock(9), most);
+  ASSERT_GE(most, 64 * kInterval);
+  const double mean = sum / kPrograms;
+  const double deviation = std::sqrt(squares / kPrograms - mean * mean);
+  EXPECT_LT(deviation, 0.5);
+  EXPECT_NEAR(mean, 1, 4 * deviation / std::sqrt(kPrograms));
 }
 
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {
   Sampler sampler;
-  sampler.Start(kInterval, false, 8);
+  sampler.Start(kInterval, nullptr, 8);
   for (int i = 0; i < 10000; ++i) EXPECT_EQ(sampler.TakeBlock(3), kInterval);
 }
 

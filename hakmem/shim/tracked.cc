@@ -408,7 +408,7 @@ uint32_t Mark() {
       // every time.
       static constinit std::atomic<uint64_t> threads{0};
       thread_cache.sampler().Start(
-          interval, options.sample_bytes == 0,
+          interval, options.sample_bytes == 0 ? &sample_rates : nullptr,
           threads.fetch_add(1, std::memory_order_relaxed));
       thread_cache.SetMark(ThreadCache::kBySample);
     } else {

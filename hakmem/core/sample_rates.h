@@ -1,0 +1,69 @@
+// How far apart samples are where their distance adapts to how many there are.
+
+#ifndef HAKMEM_CORE_SAMPLE_RATES_H_
+#define HAKMEM_CORE_SAMPLE_RATES_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// A rate for each class to 1 KiB, one for all to 32 KiB together, one to 1 MiB
+// and one for what is larger, so that what a program keeps of one size is
+// sampled well while it allocates and frees very much of others. A rate is how
+// often the interval has doubled. It doubles while there are more than some 250
+// samples a second of it, or 60 where there are more than 2000 of all, and is
+// halved again where there are less than half of that.
+//
+// The first samples are what a program allocates at its start, and often keeps:
+// no rate changes before there were 512 of all, and none before it had 128
+// itself, or 32 where there are more than 2000 a second of all.
+//
+// Thread safety: all of it is atomic, and any thread may call any function.
+class SampleRates {
+ public:
+  // `size_class` is kNoClass for the large sizes.
+  static constexpr uint32_t RateOf(SizeClass size_class) {
+    if (size_class <= kLastTinyClass) return size_class;
+    return size_class <= kLastL2Class ? kLastTinyClass + 1 : kLastTinyClass + 2;
+  }
+
+  // `clock` returns milliseconds.
+  explicit constexpr SampleRates(int64_t (*clock)()) : clock_(clock) {}
+
+  uint8_t doublings(uint32_t rate) const {
+    return rates_[rate].doublings.load(std::memory_order_relaxed);
+  }
+
+  // Counts a sample of a rate, and adapts it.
+  void Count(uint32_t rate);
+
+ private:
+  struct Rate {
+    std::atomic<uint32_t> samples{0};
+    // Where the window begins that is looked at: the samples before it, and the
+    // time.
+    std::atomic<uint32_t> before{0};
+    std::atomic<uint32_t> since{0};
+    std::atomic<uint8_t> doublings{0};
+  };
+
+  bool AreMany(uint32_t all, uint32_t now);
+
+  int64_t (*const clock_)();
+  std::array<Rate, kLastTinyClass + 3> rates_;
+  std::atomic<uint32_t> all_{0};
+  // When 128 of all began, and whether those before them were many a second.
+  std::atomic<uint32_t> all_since_{0};
+  std::atomic<bool> many_{false};
+};
+
+// The process's.
+extern constinit SampleRates sample_rates;
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SAMPLE_RATES_H_
