@@ -44,7 +44,7 @@ void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed) {
 // Draws the next distance of a part, in units of so many bytes.
 void Sampler::Begin(uint32_t part, uint64_t unit) {
   if (rates_ != nullptr) doublings_[part] = rates_->doublings(RateOf(part));
-  until_[part] =
+  until_[IndexOf(part)] =
       static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit);
 }
 

@@ -40,8 +40,20 @@ class Sampler {
 
   // Counts a block of a class; false when it is a sample, which is due until
   // TakeBlock() takes it.
-  bool PassBlock(size_t size_class) { return --until_[size_class] >= 0; }
-  bool IsDue(SizeClass size_class) const { return until_[size_class] < 0; }
+  bool PassBlock(SizeClass size_class) {
+    return --until_[IndexOf(size_class)] >= 0;
+  }
+  bool IsDue(SizeClass size_class) const {
+    return until_[IndexOf(size_class)] < 0;
+  }
+
+  // PassBlock() for the class to kMaxTinySize whose door `bin` is; false where
+  // it is no door.
+  bool PassByDoor(size_t bin) { return --until_[bin] >= 0; }
+
+  // PassBlock() for a class of L2.
+  bool PassL2Block(SizeClass size_class) { return --until_[size_class] >= 0; }
+
   // Returns the sample's interval.
   uint64_t TakeBlock(SizeClass size_class) {
     return TakeSample(size_class, ClassSize(size_class));
@@ -56,7 +68,7 @@ class Sampler {
   // The same in two steps: true, and the block counted, when it is none; else
   // nothing is changed, and Take() says that it is one.
   bool Passes(SizeClass size_class, uint64_t bytes) {
-    int64_t& until = until_[PartOf(size_class)];
+    int64_t& until = until_[IndexOf(PartOf(size_class))];
     if (static_cast<int64_t>(bytes) > until) [[unlikely]]
       return false;
     until -= static_cast<int64_t>(bytes);
@@ -68,6 +80,16 @@ class Sampler {
   static constexpr uint32_t kL25Part = kLastCounted + 1;
   static constexpr uint32_t kLargePart = kL25Part + 1;
   static constexpr uint32_t kParts = kLargePart + 1;
+
+  // Where a part's countdown is: that of a class to kMaxTinySize by its door,
+  // which is what malloc() has in a register. What the size table has beside
+  // doors, the numbers of these classes and 0, is below all others: there is
+  // never anything to count, so that PassByDoor() needs no look at which it is.
+  static constexpr uint32_t IndexOf(uint32_t part) {
+    return part <= kLastTinyClass ? part + kDoorDistance : part;
+  }
+  static constexpr uint32_t kCountdowns = kLastTinyClass + kDoorDistance + 1;
+  static_assert(kParts <= 1 + kDoorDistance);
 
   static constexpr uint32_t RateOf(uint32_t part) {
     return SampleRates::RateOf(part == kLargePart ? kNoClass : part);
@@ -83,8 +105,9 @@ class Sampler {
   uint64_t random_ = 0;
   uint64_t interval_ = 0;
   SampleRates* rates_ = nullptr;  // none: it does not adapt
-  // Blocks of counted classes, bytes of the others.
-  std::array<int64_t, kParts> until_{};
+  // Blocks of counted classes, bytes of the others. Where there is none it goes
+  // down from 0 with every call, for as long as 64 bits are.
+  std::array<int64_t, kCountdowns> until_{};
   std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
 };
 

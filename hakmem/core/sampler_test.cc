@@ -80,6 +80,33 @@ TEST(SamplerTest, CountsBlocksOfAClassDown) {
   }
 }
 
+// What malloc() has in a register, a door or not, leads to its class's
+// countdown or to none.
+TEST(SamplerTest, CountsByDoorsAndNothingElse) {
+  Sampler sampler;
+  Sampler by_class;
+  for (size_t bin = 0; bin <= kLastTinyClass; ++bin) {
+    EXPECT_FALSE(sampler.PassByDoor(bin));
+  }
+  sampler.Start(kInterval, nullptr, 13);
+  by_class.Start(kInterval, nullptr, 13);
+  for (int round = 0; round < 10000; ++round) {
+    for (size_t bin = 0; bin <= kLastTinyClass; ++bin) {
+      ASSERT_FALSE(sampler.PassByDoor(bin));
+    }
+    for (SizeClass c = 1; c <= Sampler::kLastCounted; ++c) {
+      const bool passes = by_class.PassBlock(c);
+      ASSERT_EQ(c <= kLastTinyClass ? sampler.PassByDoor(c + kDoorDistance)
+                                    : sampler.PassL2Block(c),
+                passes);
+      ASSERT_EQ(sampler.IsDue(c), !passes);
+      if (passes) continue;
+      sampler.TakeBlock(c);
+      by_class.TakeBlock(c);
+    }
+  }
+}
+
 // Asking first and taking then makes the same samples.
 TEST(SamplerTest, PassesWhatItWouldNotTake) {
   Sampler taking;

@@ -214,9 +214,6 @@ constexpr SizeClass PlainOf(SizeClass size_class) {
   return IsTwin(size_class) ? size_class - kTwinDistance : size_class;
 }
 
-// The class whose blocks a thread that takes samples finds by way of this door.
-constexpr size_t ClassOfDoor(size_t door) { return door - kDoorDistance; }
-
 // What the class map holds for a slab of this class, unless it is an owner's
 // that has a bin of its own; and back.
 constexpr uint32_t MapValueOf(SizeClass size_class) {

@@ -214,6 +214,7 @@ namespace {
   if (mark == ThreadCache::kNotMarked) {
     return AllocateMissedOrLast(SmallSizeToClass(size), size, 16);
   }
+  if (mark == ThreadCache::kBySample) return AllocateCounted(size, caller);
   void* const block = AllocateTiny(size, mark);
   return block != nullptr ? block : AllocateMarked(size, 1, caller);
 }
@@ -229,7 +230,7 @@ namespace {
       if (thread_cache.mark() != ThreadCache::kBySample) {
         return AllocateMarkedMedium(size, caller);
       }
-      if (thread_cache.sampler().PassBlock(size_class)) [[likely]] {
+      if (thread_cache.sampler().PassL2Block(size_class)) [[likely]] {
         void* const block = thread_cache.Pop(size_class);
         if (block != nullptr) [[likely]]
           return block;

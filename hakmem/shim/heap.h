@@ -31,13 +31,13 @@ inline constexpr bool kChecked = false;
 void CheckLive(const void* block);
 void CheckSize(const void* block, size_t size, size_t alignment);
 
-// The slow paths, out of line. Contracts as for Allocate() and Free();
-// AllocateCounted() where ThreadCache::PopCounted() has failed. `value` is what
-// this thread's view says of `block`. It is a size_t, since that is what Free()
-// has in a register: as a SizeClass it cost one instruction there.
+// The slow paths, out of line. Contracts as for Allocate() and Free().
+// AllocateSlow() is for sizes of which ThreadCache::PopCounted() has counted
+// one. `value` is what this thread's view says of `block`. It is a size_t,
+// since that is what Free() has in a register: as a SizeClass it cost one
+// instruction there.
 void* AllocateSlow(size_t size, const void* caller);
 void* AllocateMedium(size_t size, const void* caller);
-void* AllocateCounted(size_t size, const void* caller);
 void FreeSlow(void* block, size_t value);
 
 // AllocateFor() the address that `caller()` returns. Asks for it where it is
@@ -61,7 +61,7 @@ template <typename Caller>
   }
   if (thread_cache.PopCounted(bin, &counted)) [[likely]]
     return counted;
-  return AllocateCounted(size, caller());
+  return AllocateSlow(size, caller());
 }
 
 // A block of at least `size` bytes, aligned to 16 (8 when size <= 8), or null

@@ -45,8 +45,10 @@ namespace heap = hakmem::heap;
   }
 }
 
-[[gnu::noinline]] void* NewCounted(size_t size, const void* caller) {
-  void* const block = heap::AllocateCounted(size, caller);
+// Where the fast path has found nothing. It may have counted the block: so this
+// does not begin with it again.
+[[gnu::noinline]] void* NewMissed(size_t size, const void* caller) {
+  void* const block = heap::AllocateSlow(size, caller);
   return block != nullptr ? block : NewSlow(size, 0, caller);
 }
 
@@ -56,12 +58,10 @@ namespace heap = hakmem::heap;
     void* const block = hakmem::thread_cache.Pop(bin);
     if (block != nullptr) [[likely]]
       return block;
-    if (bin >= hakmem::kFirstDoor) {
-      void* counted;
-      if (hakmem::thread_cache.PopCounted(bin, &counted)) [[likely]]
-        return counted;
-      return NewCounted(size, __builtin_return_address(0));
-    }
+    void* counted;
+    if (hakmem::thread_cache.PopCounted(bin, &counted)) [[likely]]
+      return counted;
+    return NewMissed(size, __builtin_return_address(0));
   }
   return NewSlow(size, 0, __builtin_return_address(0));
 }

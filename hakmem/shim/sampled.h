@@ -1,7 +1,7 @@
 // Allocation on threads that take samples (HAKMEM_SAMPLE_BYTES,
 // HAKMEM_PROFILE): which blocks become tracked ones, of a site that is the
 // stack of the call. Of small blocks the heap's fast paths count most
-// themselves: see ThreadCache::PopCounted() and AllocateCounted().
+// themselves: see ThreadCache::PopCounted().
 
 #ifndef HAKMEM_SHIM_SAMPLED_H_
 #define HAKMEM_SHIM_SAMPLED_H_
@@ -12,6 +12,10 @@
 #include "hakmem/core/core.h"
 
 namespace hakmem::heap {
+
+// A block of at most kMaxTinySize bytes that PopCounted() has counted but not
+// found, or that is a sample.
+void* AllocateCounted(size_t size, const void* caller);
 
 // A block for the site of the calling stack, from `caller` on: a sample that
 // was taken at that interval.
