@@ -267,10 +267,12 @@ class Arena {
 
   // What the program has of all this; its part kLarge is the arena's own.
   Demand& demand() { return demand_; }
-  // How much less it is than lately, in bytes: see Demand.
-  size_t BelowPeak(int64_t now) {
-    return demand_.BelowPeak(decay_period(), now);
-  }
+  // How far that is from where it was lately, in bytes: see Demand.
+  size_t Swing(int64_t now) { return demand_.Swing(decay_period(), now); }
+
+  // What the arena and the pools remember together to have wanted back of small
+  // blocks' memory, in bytes: see Retention.
+  constexpr std::atomic<size_t>& regretted() { return regretted_; }
 
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
@@ -422,7 +424,7 @@ class Arena {
   // Whether what is touched comes in huge pages, as far as that is known.
   bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
   bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
-  Retention retention_ ABSL_GUARDED_BY(mu_);  // in granules
+  Retention retention_ ABSL_GUARDED_BY(mu_){regretted_, kGranuleSize};
   // What large blocks have wanted back, and whether any came since decay was
   // last due.
   Retention large_retention_ ABSL_GUARDED_BY(mu_);
@@ -434,6 +436,7 @@ class Arena {
   size_t direct_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
   std::atomic<size_t> work_{0};
+  std::atomic<size_t> regretted_{0};
   // These are read by all, and change rarely.
   alignas(64) std::atomic<uint32_t> live_granules_{0};  // of slabs and large
                                                         // blocks

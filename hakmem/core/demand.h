@@ -14,7 +14,7 @@ namespace hakmem {
 // The sum of the blocks that the parts of the heap have handed out, those in
 // caches included, and between which levels it was lately. A program whose
 // demand is steady gets by with the memory that it has, and one that goes up
-// and down is soon to want back what it has just freed.
+// and down is soon to want back what it has just freed; so is one that grows.
 //
 // Thread safety: every function may be called from any thread; none takes a
 // lock. Of the levels that two threads note at once one may be lost: they say
@@ -44,14 +44,16 @@ class Demand {
   // where something depends on them.
   void Note(int64_t period, int64_t now) { Note(bytes(), now / period); }
 
-  // How much less there is than at the peak of this period and the one before,
-  // or 0 where demand was steady that long. Takes note as well.
-  size_t BelowPeak(int64_t period, int64_t now) {
+  // How far demand is from where it was in this period and the one before: from
+  // the peak or from the lowest level, whichever is further; or 0 where it was
+  // steady that long. Takes note as well.
+  size_t Swing(int64_t period, int64_t now) {
     const size_t sum = bytes();
     Note(sum, now / period);
     const size_t peak = std::max(Get(now_.most), Get(before_.most));
     const size_t low = std::min(Get(now_.least), Get(before_.least));
-    return peak - low < peak / kSteadyShare ? 0 : peak - std::min(peak, sum);
+    if (peak - low < peak / kSteadyShare) return 0;
+    return std::max(peak - std::min(peak, sum), sum - std::min(low, sum));
   }
 
  private:

@@ -23,12 +23,12 @@ TEST(DemandTest, KnowsThePeakOfThisPeriodAndTheLast) {
   demand.Add(0, 8000);
   demand.Note(kPeriod, 1000);
   demand.Add(0, -7000);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1010), 7000u);
+  EXPECT_EQ(demand.Swing(kPeriod, 1010), 7000u);
   demand.Add(1, 3000);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1099), 4000u) << "in all parts together";
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1100), 4000u) << "the period before";
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1199), 4000u);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1200), 0u) << "forgotten";
+  EXPECT_EQ(demand.Swing(kPeriod, 1099), 4000u) << "in all parts together";
+  EXPECT_EQ(demand.Swing(kPeriod, 1100), 4000u) << "the period before";
+  EXPECT_EQ(demand.Swing(kPeriod, 1199), 4000u);
+  EXPECT_EQ(demand.Swing(kPeriod, 1200), 0u) << "forgotten";
 }
 
 TEST(DemandTest, APeakBeforeAPauseIsForgotten) {
@@ -36,7 +36,7 @@ TEST(DemandTest, APeakBeforeAPauseIsForgotten) {
   demand.Add(0, 8000);
   demand.Note(kPeriod, 1000);
   demand.Add(0, -7000);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1300), 0u);
+  EXPECT_EQ(demand.Swing(kPeriod, 1300), 0u);
 }
 
 TEST(DemandTest, WhatIsNotNotedIsNoPeak) {
@@ -45,7 +45,7 @@ TEST(DemandTest, WhatIsNotNotedIsNoPeak) {
   demand.Note(kPeriod, 1000);
   demand.Add(0, 7000);
   demand.Add(0, -7500);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 500u);
+  EXPECT_EQ(demand.Swing(kPeriod, 1000), 500u);
 }
 
 TEST(DemandTest, SmallUpsAndDownsAreSteady) {
@@ -53,14 +53,29 @@ TEST(DemandTest, SmallUpsAndDownsAreSteady) {
   demand.Add(0, 16000);
   demand.Note(kPeriod, 1000);
   demand.Add(0, -999);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 0u) << "less than a sixteenth";
+  EXPECT_EQ(demand.Swing(kPeriod, 1000), 0u) << "less than a sixteenth";
   demand.Add(0, -1);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 1000u);
-  demand.Add(0, 600);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1000), 400u)
+  EXPECT_EQ(demand.Swing(kPeriod, 1000), 1000u);
+  demand.Add(0, 400);
+  EXPECT_EQ(demand.Swing(kPeriod, 1000), 600u)
       << "what counts is how far it went";
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1150), 400u);
-  EXPECT_EQ(demand.BelowPeak(kPeriod, 1250), 0u) << "the fall is forgotten";
+  EXPECT_EQ(demand.Swing(kPeriod, 1150), 600u);
+  EXPECT_EQ(demand.Swing(kPeriod, 1250), 0u) << "the fall is forgotten";
+}
+
+TEST(DemandTest, GrowthIsASwingToo) {
+  Demand demand;
+  demand.Add(0, 1000);
+  demand.Note(kPeriod, 1000);
+  demand.Add(0, 5000);
+  EXPECT_EQ(demand.Swing(kPeriod, 1010), 5000u);
+  demand.Add(0, -1000);
+  EXPECT_EQ(demand.Swing(kPeriod, 1020), 4000u)
+      << "less than the peak is above";
+  demand.Add(0, -3500);
+  EXPECT_EQ(demand.Swing(kPeriod, 1030), 4500u) << "the way to the peak";
+  EXPECT_EQ(demand.Swing(kPeriod, 1190), 4500u) << "the period before";
+  EXPECT_EQ(demand.Swing(kPeriod, 1290), 0u) << "forgotten";
 }
 
 }  // namespace

@@ -31,10 +31,9 @@ void Unlink(Slab*& head, Slab* slab) {
 }
 
 // Of what is live, this part may stay with the process as free pages of slabs,
-// and this part of HAKMEM_RETAIN_BYTES beside it. A 32nd took the workload
-// "server" from 1.23 to 1.26 in its fifth phase, for a twentieth fewer page
-// faults.
-constexpr size_t kRetainedShare = 64;
+// and this part of HAKMEM_RETAIN_BYTES beside it. What other shares cost, the
+// arena's constant of the name says.
+constexpr size_t kRetainedShare = 128;
 constexpr size_t kRetainedPart = 4;
 
 static_assert(Demand::kLarge == kPools);
@@ -60,7 +59,8 @@ void LockedPool::ForEachState(Fn fn) {
 
 // Pages that went are wanted back: as much as is live may stay the next time.
 void LockedPool::Regret(uint32_t pages, int64_t now) {
-  retention_.Regret(pages, arena.live_bytes() / os::kPageSize, now);
+  retention_.Regret(size_t{pages} * kRegret, arena.live_bytes() / os::kPageSize,
+                    now);
 }
 
 bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
@@ -172,7 +172,7 @@ void LockedPool::PurgeBeyondBound() {
   const size_t bound =
       arena.pressed()
           ? 0
-          : retention_.Bound(plain, arena.BelowPeak(now) / os::kPageSize, now);
+          : retention_.Bound(plain, arena.Swing(now) / os::kPageSize, now);
   for (;;) {
     const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
     if (dirty <= bound) return;

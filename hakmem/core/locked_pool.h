@@ -276,7 +276,7 @@ class LockedPool {
   // them, so that one thread does that; above the lock of a class. Nobody waits
   // for it: who does may come by again in the middle of the wait (mutex.cc).
   alignas(64) Mutex purge_mu_;
-  Retention retention_;  // in pages
+  Retention retention_{arena.regretted(), os::kPageSize};
   std::atomic<size_t> own_dirty_pages_{0};
   std::atomic<bool> shown_{false};  // the shards, to those who look
   std::atomic<Owner*> owners_{nullptr};

@@ -29,7 +29,7 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_CACHE_BYTES", &Options::cache_bytes, 0, uint64_t{1} << 42,
      "what thread caches and depots may hold; 0: a 64th of the memory"},
     {"HAKMEM_RETAIN_BYTES", &Options::retain_bytes, 0, uint64_t{1} << 42,
-     "free memory to keep from the system, beside a 64th of what is live"},
+     "free memory to keep from the system, beside a 128th of what is live"},
     {"HAKMEM_SOFT_LIMIT", &Options::soft_limit, 0, uint64_t{1} << 42,
      "bytes held beyond which nothing is kept; 0: 7/8 of HAKMEM_LIMIT, if any"},
     {"HAKMEM_LIMIT", &Options::limit, 0, uint64_t{1} << 42,

@@ -41,7 +41,7 @@ TEST_F(PoolTest, FreePagesBetweenSurvivorsGoBack) {
   pool_.backend().ReleaseEmptySlabs();
   const Arena::Stats stats = arena.GetStats();
   EXPECT_LE(LockedPool::dirty_bytes(),
-            stats.slab_bytes / 32 + arena.options().retain_bytes / 4);
+            stats.slab_bytes / 128 + arena.options().retain_bytes / 4);
   if (ClassSize(c) % os::kPageSize == 0) {
     const size_t free = stats.slab_bytes - survivors.size() * ClassSize(c);
     EXPECT_LE(pool_.backend().Purge(), free);

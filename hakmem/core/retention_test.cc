@@ -1,5 +1,6 @@
 #include "hakmem/core/retention.h"
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -10,7 +11,7 @@ namespace {
 
 constexpr int64_t kSecond = 1000;
 constexpr int64_t kPeriod = 100;
-constexpr size_t kAny = SIZE_MAX;  // no peak to be below
+constexpr size_t kAny = SIZE_MAX;  // a swing beyond all bounds
 
 TEST(RetentionTest, WhatWasTakenBackMayStayTheNextTime) {
   Retention retention;
@@ -24,7 +25,7 @@ TEST(RetentionTest, WhatWasTakenBackMayStayTheNextTime) {
       << "more than there is";
 }
 
-TEST(RetentionTest, NoMoreStaysThanTheWayToThePeak) {
+TEST(RetentionTest, NoMoreStaysThanDemandSwings) {
   Retention retention;
   retention.Regret(100, 1000, 5 * kSecond);
   EXPECT_EQ(retention.Bound(10, 30, 5 * kSecond), 40u);
@@ -41,6 +42,27 @@ TEST(RetentionTest, RegretHalvesWithEverySecond) {
   retention.Regret(1, 4096, 11 * kSecond);
   EXPECT_EQ(retention.Bound(0, kAny, 11 * kSecond), 65u);
   EXPECT_EQ(retention.Bound(0, kAny, 1000 * kSecond), 0u);
+}
+
+TEST(RetentionTest, SomeRememberTogether) {
+  std::atomic<size_t> together{0};
+  Retention granules(together, 16);
+  Retention single(together, 1);
+  Retention alone;
+  granules.Regret(10, 1000, 5 * kSecond);
+  single.Regret(40, 1000, 5 * kSecond);
+  EXPECT_EQ(single.Bound(7, kAny, 5 * kSecond), 7 + 160 + 40u);
+  EXPECT_EQ(granules.Bound(7, kAny, 5 * kSecond), 7 + 10 + 2u);
+  EXPECT_EQ(granules.Bound(7, 3, 5 * kSecond), 10u);
+  EXPECT_EQ(alone.Bound(7, kAny, 5 * kSecond), 7u);
+
+  EXPECT_EQ(single.Bound(0, kAny, 6 * kSecond), 160 + 20u) << "its own part";
+  EXPECT_EQ(granules.Bound(0, kAny, 6 * kSecond), 5 + 1u);
+  granules.Reconsider(100, kPeriod, 6 * kSecond);
+  granules.Reconsider(100, kPeriod, 6 * kSecond + kPeriod);
+  EXPECT_EQ(single.Bound(0, kAny, 6 * kSecond), 20u) << "not needed";
+  EXPECT_EQ(single.Bound(0, kAny, 100 * kSecond), 0u);
+  EXPECT_EQ(together, 0u);
 }
 
 TEST(RetentionTest, WhatWasNotNeededIsForgottenSooner) {

@@ -299,7 +299,9 @@ void Slab::UpdatePages(uint32_t least) {
   ForEachDirtyRun(
       least, [&pages](uint32_t first, uint32_t end) { pages += end - first; });
   dirty_pages = static_cast<uint16_t>(pages);
-  next_look = static_cast<uint16_t>(blocks - (blocks - free_count) / 2);
+  next_look = static_cast<uint16_t>(HasOwnPages(size_class)
+                                        ? free_count + 1
+                                        : blocks - (blocks - free_count) / 2);
 }
 
 void Slab::PurgePages(uint32_t least) {

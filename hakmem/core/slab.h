@@ -55,13 +55,14 @@ struct Slab : Span {
     return (SlabGranules(size_class) * kPagesPerGranule + 63) / 64;
   }
   // free_count from which on a look at the pages is worth while: of blocks with
-  // pages of their own at once, of smaller ones when half of them are free.
+  // pages of their own at once and at each that follows, of smaller ones when
+  // half of them are free.
   static constexpr uint16_t FirstLook(SizeClass size_class) {
     return static_cast<uint16_t>(
         HasOwnPages(size_class) ? 1 : (SlabBlocks(size_class) + 1) / 2);
   }
   static constexpr bool HasOwnPages(SizeClass size_class) {
-    return ClassSize(size_class) >= 4 * os::kPageSize;
+    return ClassSize(size_class) >= 2 * os::kPageSize;
   }
   static size_t MetadataBytes(SizeClass size_class);
   // Whole pages behind the last block, if they are worth a system call, else 0.
@@ -134,7 +135,7 @@ struct Slab : Span {
 
   // Counts the pages that hold no part of a live block and are not purged, in
   // runs of `least` pages at least. The next time is when half of the blocks
-  // that are live now have gone.
+  // that are live now have gone; the next block, where it has its own pages.
   void UpdatePages(uint32_t least = kWorthwhileRun);
 
   // Returns them to the system, and marks them.
