@@ -660,7 +660,10 @@ bool Arena::PurgeRun(uint32_t start, uint32_t end) {
 
 size_t Arena::Purge(size_t keep) {
   MutexLock lock(mu_);
-  const size_t purged = PurgeLocked(keep >> kGranuleShift);
+  // As much was asked for, whole granules and not the estimate.
+  const size_t granules = keep >> kGranuleShift;
+  const size_t absent = dirty_granules_ - Dirty();
+  const size_t purged = PurgeLocked(granules - std::min(granules, absent));
   ShowFigures();
   return purged;
 }

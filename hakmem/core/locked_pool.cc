@@ -175,7 +175,7 @@ void LockedPool::PurgeBeyondBound() {
           : retention_.Bound(plain, arena.Swing(now) / os::kPageSize, now);
   for (;;) {
     const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
-    if (dirty <= bound) return;
+    if (dirty <= bound || own_dirty_pages() == 0) return;
     // Whoever has the lock looks once more when it has given it back.
     if (!purge_mu_.TryLock()) return;
     // More than needed, so that the next slab does not come here again; of a
@@ -199,9 +199,15 @@ size_t LockedPool::Decay(int64_t now) {
 // `pages` of them or a few more, of the emptiest slabs first. Those of other
 // pools stay: they are under other locks. Says how many bytes.
 size_t LockedPool::PurgePages(size_t pages) {
+  std::array<SizeClass, kMaxPoolBins> dirty;
+  uint32_t count = 0;
+  for (SizeClass i = geometry_.bins(); i-- > 0;) {
+    if (HasDirty(ShardOfBin(i).states[i / kLocks])) dirty[count++] = i;
+  }
   size_t purged = 0;
   for (uint32_t bucket = kBuckets; bucket-- > 0;) {
-    for (SizeClass i = geometry_.bins(); i-- > 0;) {
+    for (uint32_t n = 0; n < count; ++n) {
+      const SizeClass i = dirty[n];
       ClassState& state = ShardOfBin(i).states[i / kLocks];
       if (!PurgeList(state, geometry_.ClassOfBin(i), bucket, pages, &purged)) {
         return purged * os::kPageSize;
@@ -209,6 +215,7 @@ size_t LockedPool::PurgePages(size_t pages) {
     }
     for (Owner* owner = owners_.load(std::memory_order_acquire);
          owner != nullptr; owner = owner->next) {
+      if (!HasDirty(owner->state)) continue;
       if (!PurgeList(owner->state, owner->twin, bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }

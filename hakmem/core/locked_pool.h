@@ -265,6 +265,9 @@ class LockedPool {
   size_t PurgePages(size_t pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(purge_mu_);
   bool PurgeList(ClassState& state, SizeClass size_class, uint32_t bucket,
                  size_t pages, size_t* purged);
+  static bool HasDirty(const ClassState& state) {
+    return state.dirty_pages.load(std::memory_order_relaxed) != 0;
+  }
   size_t own_dirty_pages() const {
     return own_dirty_pages_.load(std::memory_order_relaxed);
   }

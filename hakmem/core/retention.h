@@ -49,13 +49,14 @@ class Retention {
   }
 
   // What may stay, where `plain` is the share of what is live and the constant,
-  // and demand has lately been `swing` away from where it is: beyond that
-  // nothing is wanted back that was not free then as well.
+  // and demand has lately been `swing` away from where it is: beyond that, and
+  // a little more, nothing is wanted back that was not free then as well.
   size_t Bound(size_t plain, size_t swing, int64_t now) {
     if (Get(regretted_) != 0) Forget(now);
     const size_t remembered =
         together_ == nullptr ? Get(regretted_) : Get(*together_) / unit_;
-    return plain + std::min(remembered, swing);
+    if (remembered <= swing) return plain + remembered;
+    return plain + std::min(remembered, swing + swing / kSwingShare);
   }
 
   // Says how much is free, whenever some of it is taken.
@@ -122,6 +123,12 @@ class Retention {
     // Modulo 2^64.
     together_->fetch_add((amount - before) * unit_, std::memory_order_relaxed);
   }
+
+  // How much more. What was free at the peak lies in pieces between what was
+  // not, and which of them are wanted the next time nobody knows: without this
+  // the workload "peaks" has 78,000 page faults where it has 68,000. An eighth
+  // brings no more.
+  static constexpr size_t kSwingShare = 32;
 
   std::atomic<size_t>* const together_ = nullptr;
   const size_t unit_ = 1;

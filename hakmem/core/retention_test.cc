@@ -31,6 +31,7 @@ TEST(RetentionTest, NoMoreStaysThanDemandSwings) {
   EXPECT_EQ(retention.Bound(10, 30, 5 * kSecond), 40u);
   EXPECT_EQ(retention.Bound(10, 0, 5 * kSecond), 10u);
   EXPECT_EQ(retention.Bound(10, 200, 5 * kSecond), 110u) << "not forgotten";
+  EXPECT_EQ(retention.Bound(10, 64, 5 * kSecond), 76u) << "a 32nd more";
 }
 
 TEST(RetentionTest, RegretHalvesWithEverySecond) {

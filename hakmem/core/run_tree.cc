@@ -60,8 +60,9 @@ void RunTree::Insert(uint32_t start, uint32_t length) {
   uint32_t* link = &root_;
   while (*link != 0 && Priority(*link) >= Priority(start)) {
     Node& n = nodes_[*link];
-    n.longest = std::max(n.longest, length);
-    n.spaced = std::max(n.spaced, room);
+    // What stays as it was is not written: it is in others' caches, too.
+    if (n.longest < length) n.longest = length;
+    if (n.spaced < room) n.spaced = room;
     link = start < *link ? &n.left : &n.right;
   }
   Split(*link, start, &nodes_[start].left, &nodes_[start].right);
