@@ -106,8 +106,9 @@ bool Slab::PurgeTail() {
 
 namespace {
 
-// How much of the large slabs of a class is resident when they go, found out
-// with some of them. Changes under the lock of the class's pool.
+// How much of the large slabs of a class and its twin is resident when they go,
+// found out with some of them. Changes under the lock of either: when both come
+// at once, one is asked about sooner or later than its turn.
 struct Use {
   std::atomic<uint8_t> slabs_left;  // until the next is asked about
   std::atomic<uint8_t> share;       // in 255ths
@@ -134,6 +135,7 @@ uint32_t Slab::UnusedPages() const {
   if (left != 0) {
     use.slabs_left.store(left - 1, std::memory_order_relaxed);
   } else {
+    HelgrindIgnore(&use, sizeof(use));
     const size_t bytes = granules * kGranuleSize;
     const auto now = static_cast<uint32_t>(
         os::ResidentBytes(arena.AddressOf(start), bytes) * 255 / bytes);
