@@ -600,7 +600,7 @@ size_t Arena::Decay(int64_t now) {
 // Where there are huge pages, those first that are free as a whole: to purge a
 // part of one splits it, and the system gets the part back only when it is
 // short of memory. What nobody has used of them is wanted next, and goes last.
-size_t Arena::PurgeLocked(size_t keep) {
+size_t Arena::PurgeLocked(Kept keep) {
   ForgetPurged(os::CoarseMilliseconds());
   const uint32_t before = dirty_granules_;
   if (huge_pages_) {
@@ -613,7 +613,7 @@ size_t Arena::PurgeLocked(size_t keep) {
 
 // From the top down: allocation takes the lowest addresses first, so the
 // highest are wanted last.
-void Arena::PurgeRuns(size_t keep, Clean clean) {
+void Arena::PurgeRuns(Kept keep, Clean clean) {
   const auto word_of = [this, clean](uint32_t index) {
     return clean == Clean::kToo ? dirty_[index]
                                 : dirty_[index] & ~clean_[index];
@@ -660,10 +660,8 @@ bool Arena::PurgeRun(uint32_t start, uint32_t end) {
 
 size_t Arena::Purge(size_t keep) {
   MutexLock lock(mu_);
-  // As much was asked for, whole granules and not the estimate.
-  const size_t granules = keep >> kGranuleShift;
-  const size_t absent = dirty_granules_ - Dirty();
-  const size_t purged = PurgeLocked(granules - std::min(granules, absent));
+  const size_t purged =
+      PurgeLocked({keep >> kGranuleShift, /*counts_whole=*/true});
   ShowFigures();
   return purged;
 }

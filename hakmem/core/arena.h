@@ -332,12 +332,22 @@ class Arena {
     constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
     return dirty_granules_ - absent_ / kPages;
   }
-  // How many have to go until `keep` by that estimate are left, or none at all.
-  uint32_t Beyond(size_t keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (keep == 0) return dirty_granules_;
-    const uint32_t dirty = Dirty();
-    if (dirty <= keep) return 0;
-    return static_cast<uint32_t>((dirty - keep) * dirty_granules_ / dirty);
+  // How many dirty granules are to be left: by that estimate, or whole ones.
+  struct Kept {
+    Kept(size_t kept)
+        : granules(kept) {}  // NOLINT(google-explicit-constructor)
+    Kept(size_t kept, bool counts_whole)
+        : granules(kept), whole(counts_whole) {}
+    size_t granules;
+    bool whole = false;
+  };
+  // How many have to go until as many are left, or none at all.
+  uint32_t Beyond(Kept keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    if (keep.granules == 0) return dirty_granules_;
+    const uint32_t dirty = keep.whole ? dirty_granules_ : Dirty();
+    if (dirty <= keep.granules) return 0;
+    return static_cast<uint32_t>((dirty - keep.granules) * dirty_granules_ /
+                                 dirty);
   }
   void LookForHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool HugePageIsFree(uint32_t page) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -346,7 +356,7 @@ class Arena {
   void MarkHugePage(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkWhatIsTouched(uint32_t start, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PurgeHugePages(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeHugePages(Kept keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void KeepSmall(uint32_t start, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MakeHugeAgain(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -355,8 +365,8 @@ class Arena {
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t PurgeLocked(size_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PurgeRuns(size_t keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t PurgeLocked(Kept keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeRuns(Kept keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PurgeRun(uint32_t start, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t HeldLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

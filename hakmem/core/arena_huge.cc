@@ -125,7 +125,7 @@ void Arena::MarkWhatIsTouched(uint32_t start, uint32_t end) {
 
 // Returns whole huge pages to the system until no more than `keep` granules are
 // dirty, or there are no more. From the top down, as PurgeRuns().
-void Arena::PurgeHugePages(size_t keep) {
+void Arena::PurgeHugePages(Kept keep) {
   for (uint32_t page = (dirty_end_ + kHugeGranules - 1) / kHugeGranules;
        page-- > 0 && Beyond(keep) != 0;) {
     if (HalfOf(dirty_, page) == 0 || !HugePageIsFree(page)) continue;
