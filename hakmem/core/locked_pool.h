@@ -39,7 +39,8 @@ class LockedPool {
                                 Mutex::Locking locking = Mutex::Locking::kFull)
       : geometry_(geometry) {
     if (locking != Mutex::Locking::kNone) return;
-    ForEachMutex([](Mutex& mu) { mu.NeverLock(); });
+    purge_mu_.NeverLock();
+    for (Shard& shard : shards_) shard.states[0].mu.NeverLock();
   }
 
   const PoolGeometry& geometry() const { return geometry_; }
@@ -130,7 +131,7 @@ class LockedPool {
   // Calls fn(mutex) for all locks of the pool, in the order in which more than
   // one may be held.
   template <typename Fn>
-  constexpr void ForEachMutex(Fn fn) {
+  void ForEachMutex(Fn fn) {
     fn(purge_mu_);
     for (Shard& shard : shards_) fn(shard.states[0].mu);
   }
