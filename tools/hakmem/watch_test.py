@@ -779,9 +779,15 @@ class RunTest(WatchTestCase):
     pid = int(process.stdout.readline())
     process.kill()
     process.wait()
-    wait_until(lambda: not os.path.exists(f'/proc/{pid}') or
-               open(f'/proc/{pid}/stat', encoding='utf-8').read()
-               .rsplit(')', 1)[1].split()[0] == 'Z')
+
+    def has_ended():
+      try:
+        with open(f'/proc/{pid}/stat', encoding='utf-8') as stat:
+          return stat.read().rsplit(')', 1)[1].split()[0] == 'Z'
+      except (FileNotFoundError, ProcessLookupError):  # before or while it read
+        return True
+
+    wait_until(has_ended)
 
   def test_follows_execve(self):
     process = self.start(
