@@ -4,7 +4,6 @@ Arguments: the command, and a program with tables that this test fills.
 """
 
 import fcntl
-import glob
 import html.parser
 import json
 import os
@@ -20,6 +19,7 @@ import tempfile
 import termios
 import time
 import unittest
+import unittest.mock
 
 from command_case import CommandCase, HAKMEM, NOBODY, hakmem
 
@@ -841,12 +841,11 @@ class RealProgramTest(WatchTestCase):
             if text.endswith('// ' + comment)]
     return f'{re.escape(cls.source)}:{line[0]} \\({function}\\)'
 
-  def temporary(self):
-    return set(glob.glob('/tmp/hakmem.*'))
-
   def test_leak_of_one_thread_is_the_first_line(self):
-    before = self.temporary()
-    result = hakmem('run', '--leaks', '--', self.leaky)
+    with tempfile.TemporaryDirectory() as folder:
+      with unittest.mock.patch.dict(os.environ, TMPDIR=folder):
+        result = hakmem('run', '--leaks', '--', self.leaky)
+      self.assertEqual(os.listdir(folder), [])
     self.assertEqual((result.returncode, result.stdout), (3, 'done\n'))
     lines = result.stderr.splitlines()
     leak = re.fullmatch(r'(\d+) bytes in 50 blocks  ' +
@@ -856,7 +855,6 @@ class RealProgramTest(WatchTestCase):
     self.assertTrue(500000 <= int(leak[1]) <= 600000, lines[0])
     self.assertRegex(lines[-1], r'^hakmem: run: the program leaked \d+ bytes in '
                      r'\d+ blocks, at \d+ sites?( \(beside .*\))?$')
-    self.assertEqual(self.temporary(), before)
 
   def test_no_leaks(self):
     result = hakmem('run', '--leaks', '--', self.leaky, 'clean')
@@ -865,15 +863,16 @@ class RealProgramTest(WatchTestCase):
                      r'( \(beside \d+ bytes that .*\))?\n$')
 
   def test_program_that_does_not_exit(self):
-    before = self.temporary()
-    for how, status in [('kill', -signal.SIGTERM), ('_exit', 5)]:
-      result = hakmem('run', '--leaks', '--', self.leaky, how)
-      self.assertEqual(result.returncode, status)
-      self.assertRegex(result.stderr, r'^hakmem: run: the program did not come '
-                       r'to its end by exit\(\), .*\n$')
-    self.assert_refused(hakmem('run', '--leaks', '/nowhere/x'), 127,
-                        'run: /nowhere/x: no such program')
-    self.assertEqual(self.temporary(), before)
+    with tempfile.TemporaryDirectory() as folder:
+      with unittest.mock.patch.dict(os.environ, TMPDIR=folder):
+        for how, status in [('kill', -signal.SIGTERM), ('_exit', 5)]:
+          result = hakmem('run', '--leaks', '--', self.leaky, how)
+          self.assertEqual(result.returncode, status)
+          self.assertRegex(result.stderr, r'^hakmem: run: the program did not '
+                           r'come to its end by exit\(\), .*\n$')
+        self.assert_refused(hakmem('run', '--leaks', '/nowhere/x'), 127,
+                            'run: /nowhere/x: no such program')
+      self.assertEqual(os.listdir(folder), [])
 
   def test_processes_report_for_themselves(self):
     result = hakmem('run', '--leaks', '--', self.leaky, 'fork')
