@@ -334,12 +334,11 @@ class Arena {
   }
   // How many dirty granules are to be left: by that estimate, or whole ones.
   struct Kept {
-    Kept(size_t kept)
-        : granules(kept) {}  // NOLINT(google-explicit-constructor)
-    Kept(size_t kept, bool counts_whole)
+    // NOLINTNEXTLINE(google-explicit-constructor)
+    Kept(size_t kept, bool counts_whole = false)
         : granules(kept), whole(counts_whole) {}
     size_t granules;
-    bool whole = false;
+    bool whole;
   };
   // How many have to go until as many are left, or none at all.
   uint32_t Beyond(Kept keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

@@ -34,6 +34,13 @@ constexpr bool kSanitized = false;
 // end of the program, as that of the one arena of a process does.
 class ArenaTest : public testing::Test {
  protected:
+  // Make() with a HAKMEM_DECAY_MS that is longer than any test takes.
+  static constexpr int64_t kDecay = 3600000;
+  void MakeWithDecay(size_t retain_bytes) {
+    setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+    Make(64 * kMiB, retain_bytes);
+    unsetenv("HAKMEM_DECAY_MS");
+  }
   void Make(size_t arena_bytes, size_t retain_bytes) {
     setenv("HAKMEM_ARENA_BYTES", std::to_string(arena_bytes).c_str(), 1);
     setenv("HAKMEM_RETAIN_BYTES", std::to_string(retain_bytes).c_str(), 1);
@@ -459,11 +466,8 @@ TEST_F(ArenaTest, TheBoundFollowsWhatIsLive) {
 }
 
 TEST_F(ArenaTest, WhatNobodyWantsForAWhileGoes) {
-  // Longer than any test takes: what passes here is the time that it is told.
-  constexpr int64_t kDecay = 3600000;
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  Make(64 * kMiB, 16 * kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  // What passes here is the time that it is told.
+  MakeWithDecay(16 * kMiB);
   Span* const span = Allocate(100);
   Fill(span, 'd');
   Free(span);
@@ -489,10 +493,7 @@ TEST_F(ArenaTest, WhatNobodyWantsForAWhileGoes) {
 // Slabs come with pages that are not there any more.
 TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
   constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
-  constexpr int64_t kDecay = 3600000;
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  Make(64 * kMiB, kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakeWithDecay(kMiB);
   Span* const first = Allocate(400, kGranuleSize, 7);
   arena_->FreeRun(first, 390 * kPages, 40 * kPages);
   EXPECT_EQ(arena_->GetStats().purged_bytes, 0u) << "10 granules of 16";
@@ -543,9 +544,7 @@ TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {
 
 // The same again and again is not to cost fresh pages each time.
 TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
-  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
-  Make(64 * kMiB, kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakeWithDecay(kMiB);
   Span* span = Allocate(400);
   Fill(span, '1');
   Free(span);
@@ -562,9 +561,7 @@ TEST_F(ArenaTest, WhatIsWantedBackMayStayTheNextTime) {
 TEST_F(ArenaTest, NoMoreStaysWhereDemandIsSteady) {
   constexpr SizeClass kClass = 1;
   constexpr int64_t kBytes = 400 * int64_t{kGranuleSize};
-  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
-  Make(64 * kMiB, kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakeWithDecay(kMiB);
   const auto replace = [this](int64_t change) {
     for (int i = 0; i < 2; ++i) {
       Span* const span = Allocate(400, kGranuleSize, kClass);
@@ -585,9 +582,7 @@ TEST_F(ArenaTest, NoMoreStaysWhereDemandIsSteady) {
 // it first when demand falls depends on how the blocks lie.
 TEST_F(ArenaTest, WhatThePoolsWantBackMayStayHere) {
   constexpr SizeClass kClass = 1;
-  setenv("HAKMEM_DECAY_MS", "3600000", 1);  // longer than any test takes
-  Make(64 * kMiB, kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakeWithDecay(kMiB);
   arena_->regretted() = 5 * kMiB;
   const auto drop = [this](uint32_t granules) {
     const auto bytes = static_cast<int64_t>(granules * kGranuleSize);
@@ -628,10 +623,7 @@ TEST_F(ArenaTest, WhatLargeBlocksWantBackStaysWhileTheyComeAndGo) {
 
 // What went long ago would not be there whatever the bound.
 TEST_F(ArenaTest, WhatIsWantedBackLateMayNotStay) {
-  constexpr int64_t kDecay = 3600000;
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  Make(64 * kMiB, kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakeWithDecay(kMiB);
   Span* span = Allocate(400);
   Fill(span, '1');
   Free(span);

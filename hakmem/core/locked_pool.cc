@@ -215,7 +215,6 @@ size_t LockedPool::PurgePages(size_t pages) {
     }
     for (Owner* owner = owners_.load(std::memory_order_acquire);
          owner != nullptr; owner = owner->next) {
-      if (!HasDirty(owner->state)) continue;
       if (!PurgeList(owner->state, owner->twin, bucket, pages, &purged)) {
         return purged * os::kPageSize;
       }
@@ -227,14 +226,12 @@ size_t LockedPool::PurgePages(size_t pages) {
 // The part of that for one list. False when as much as `pages` has gone.
 bool LockedPool::PurgeList(ClassState& state, SizeClass size_class,
                            uint32_t bucket, size_t pages, size_t* purged) {
-  if (state.dirty_pages.load(std::memory_order_relaxed) == 0 ||
+  if (!HasDirty(state) ||
       (bucket < kFirstPurgedBucket && !Slab::HasOwnPages(size_class))) {
     return true;
   }
   MutexLock lock(MutexOf(size_class));
-  for (Slab* slab = state.lists[bucket];
-       slab != nullptr &&
-       state.dirty_pages.load(std::memory_order_relaxed) != 0;
+  for (Slab* slab = state.lists[bucket]; slab != nullptr && HasDirty(state);
        slab = slab->next) {
     if (slab->dirty_pages == 0) continue;
     if (*purged >= pages) return false;

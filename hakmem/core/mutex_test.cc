@@ -42,22 +42,29 @@ bool IsFree(Mutex& mu) {
   return WIFEXITED(status) && WEXITSTATUS(status) == 0;
 }
 
-TEST_F(MutexTest, OneThreadAtATime) {
-  static constinit Mutex mu;
-  static int count = 0;
+// Whether threads that count under the lock lose nothing. Each calls
+// before(thread, round) in front of every round.
+template <typename Fn>
+void ExpectOneThreadAtATime(Mutex& mu, int rounds, Fn before) {
   constexpr int kThreads = 4;
-  constexpr int kRounds = 20000;
+  int count = 0;
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
-    threads.emplace_back([] {
-      for (int i = 0; i < kRounds; ++i) {
+    threads.emplace_back([&mu, &count, rounds, before, t] {
+      for (int i = 0; i < rounds; ++i) {
+        before(t, i);
         MutexLock lock(mu);
         ++count;
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(count, kThreads * kRounds);
+  EXPECT_EQ(count, kThreads * rounds);
+}
+
+TEST_F(MutexTest, OneThreadAtATime) {
+  static constinit Mutex mu;
+  ExpectOneThreadAtATime(mu, 20000, [](int, int) {});
 }
 
 // Sleeps of a millisecond or longer, since the process began.
@@ -173,22 +180,10 @@ TEST_F(MutexTest, TryLockTakesItOrSaysSo) {
 // those that sleep at once keep each other out all the same.
 TEST_F(MutexTest, WhoeverSpinsGetsTheLockToo) {
   static constinit Mutex mu;
-  static int count = 0;
-  constexpr int kThreads = 4;
-  constexpr int kRounds = 5000;
-  std::vector<std::thread> threads;
-  for (int t = 0; t < kThreads; ++t) {
-    threads.emplace_back([t] {
-      for (int i = 0; i < kRounds; ++i) {
-        if (t == 0) Mutex::SetSpins(i % 2 == 0);
-        MutexLock lock(mu);
-        ++count;
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
+  ExpectOneThreadAtATime(mu, 5000, [](int thread, int round) {
+    if (thread == 0) Mutex::SetSpins(round % 2 == 0);
+  });
   Mutex::SetSpins(false);
-  EXPECT_EQ(count, kThreads * kRounds);
 }
 
 // Between BeginFork() and EndFork() the forking thread passes through, as its

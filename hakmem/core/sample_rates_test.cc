@@ -114,28 +114,27 @@ void CountMany(SampleRates* rates, uint32_t rate, int samples) {
   for (int i = 0; i < samples; ++i) rates->Count(rate);
 }
 
+// So many samples change nothing, and those up to the next look do.
+void ExpectFirstChangeAfter(SampleRates* rates, uint32_t rate, int samples) {
+  CountMany(rates, rate, samples);
+  EXPECT_EQ(rates->doublings(rate), 0);
+  CountMany(rates, rate, 16);
+  EXPECT_GE(rates->doublings(rate), 1);
+}
+
 // Also of a size that comes later, where there are not many of all.
 TEST(SampleRatesTest, TakesTheFirstOnesAsOftenAsItIsTo) {
   SampleRates rates(&Clock);
-  CountMany(&rates, 5, 511);
-  EXPECT_EQ(rates.doublings(5), 0);
-  CountMany(&rates, 5, 16);
-  EXPECT_GE(rates.doublings(5), 1);
+  ExpectFirstChangeAfter(&rates, 5, 511);
   EXPECT_LE(rates.doublings(5), 3);
   now_milliseconds += 10000;
-  CountMany(&rates, 6, 127);
-  EXPECT_EQ(rates.doublings(6), 0);
-  CountMany(&rates, 6, 16);
-  EXPECT_GE(rates.doublings(6), 1);
+  ExpectFirstChangeAfter(&rates, 6, 127);
 }
 
 TEST(SampleRatesTest, TakesFewerFirstOnesWhereThereAreManyOfAll) {
   SampleRates rates(&Clock);
   CountMany(&rates, 5, 512);
-  CountMany(&rates, 6, 31);
-  EXPECT_EQ(rates.doublings(6), 0);
-  CountMany(&rates, 6, 16);
-  EXPECT_GE(rates.doublings(6), 1);
+  ExpectFirstChangeAfter(&rates, 6, 31);
 }
 
 TEST(SampleRatesTest, TakesMoreAgainWhereThereAreFew) {
