@@ -157,23 +157,31 @@ TEST_F(MutexTest, ElementsOfAnArrayCanBeWithoutLocking) {
   }
 }
 
+// Holds the lock, which nobody has, while another thread tries for it.
+void TryWhileHeld(Mutex& mu, bool for_fork) UNCHECKED {
+  if (for_fork) {
+    mu.LockForFork();
+  } else {
+    EXPECT_TRUE(mu.TryLock());
+  }
+  EXPECT_FALSE(IsFree(mu));
+  std::thread other([&mu]() UNCHECKED {
+    errno = EXDEV;
+    const bool second = mu.TryLock();
+    EXPECT_FALSE(second);
+    if (second) mu.Unlock();
+    EXPECT_EQ(errno, EXDEV);
+  });
+  other.join();
+  mu.Unlock();
+  EXPECT_TRUE(IsFree(mu));
+}
+
+// Also where the lock is held for a fork: Lock() and Unlock() go another way
+// then.
 TEST_F(MutexTest, TryLockTakesItOrSaysSo) {
   static constinit Mutex mu;
-  for (int round = 0; round < 2; ++round) {
-    const bool got = mu.TryLock();
-    EXPECT_TRUE(got);
-    EXPECT_FALSE(IsFree(mu));
-    std::thread other([] {
-      errno = EXDEV;
-      const bool second = mu.TryLock();
-      EXPECT_FALSE(second);
-      if (second) mu.Unlock();
-      EXPECT_EQ(errno, EXDEV);
-    });
-    other.join();
-    if (got) mu.Unlock();
-    EXPECT_TRUE(IsFree(mu));
-  }
+  for (const bool for_fork : {false, true, false}) TryWhileHeld(mu, for_fork);
 }
 
 // Waiting threads that try for a while, as where each has a processor, and
@@ -183,6 +191,23 @@ TEST_F(MutexTest, WhoeverSpinsGetsTheLockToo) {
   ExpectOneThreadAtATime(mu, 5000, [](int thread, int round) {
     if (thread == 0) Mutex::SetSpins(round % 2 == 0);
   });
+  // One that has tried for as long as it does sleeps until the lock is free.
+  Mutex::SetSpins(true);
+  std::atomic<bool> tries{false};
+  std::atomic<bool> locked{false};
+  mu.Lock();
+  std::thread other([&tries, &locked] {
+    tries.store(true);
+    mu.Lock();
+    locked.store(true);
+    mu.Unlock();
+  });
+  while (!tries.load()) std::this_thread::yield();
+  for (int i = 0; i < 10000; ++i) std::this_thread::yield();
+  EXPECT_FALSE(locked.load());
+  mu.Unlock();
+  other.join();
+  EXPECT_TRUE(locked.load());
   Mutex::SetSpins(false);
 }
 
