@@ -46,9 +46,8 @@ template <typename Fn>
 void LockedPool::ForEachState(Fn fn) {
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     const SizeClass size_class = geometry_.ClassOfBin(i);
-    Shard& shard = ShardOf(size_class);
-    MutexLock lock(shard.states[0].mu);
-    fn(StateOf(shard, size_class));
+    MutexLock lock(MutexOf(size_class));
+    fn(StateOf(size_class));
   }
   for (Owner* owner = owners_.load(std::memory_order_acquire); owner != nullptr;
        owner = owner->next) {
@@ -63,12 +62,12 @@ void LockedPool::Regret(uint32_t pages, int64_t now) {
                     now);
 }
 
-bool LockedPool::Activate(Shard& shard, ClassState& state, SizeClass size_class,
+bool LockedPool::Activate(ClassState& state, SizeClass size_class,
                           uint32_t owner) {
   // The old one has no free block left: it is in no list until one comes back.
   if (state.active != nullptr) state.active->bucket = kUnlisted;
   const int64_t now = os::CoarseMilliseconds();
-  ClassState& of_class = StateOf(shard, size_class);
+  ClassState& of_class = StateOf(size_class);
   Show(of_class, size_class);
   arena.demand().Note(arena.decay_period(), now);
   for (Slab*& head : state.lists) {
@@ -115,23 +114,23 @@ void LockedPool::NoteFirstSlab(SizeClass size_class, ClassState& of_class) {
   counts.block_bytes = static_cast<uint32_t>(ClassSize(size_class));
   if (shown_.exchange(true, std::memory_order_relaxed)) return;
   ObservedRegion& region = hak_observed.classes[geometry_.index];
-  region.capacity = kLocks * kStatesOfShard;
+  region.capacity = kMaxPoolBins;
   region.element_bytes = sizeof(ClassState);
   region.count.store(region.capacity, std::memory_order_relaxed);
   static_assert(offsetof(ClassState, counts) == 0);
-  region.address.store(reinterpret_cast<uint64_t>(shards_.data()),
+  region.address.store(reinterpret_cast<uint64_t>(states_.data()),
                        std::memory_order_release);
 }
 
-bool LockedPool::File(Shard& shard, ClassState& state, Slab* slab) {
+bool LockedPool::File(ClassState& state, SizeClass size_class, Slab* slab) {
   if (slab->free_count == slab->blocks) {
     if (slab->bucket != kUnlisted) Unlink(state.lists[slab->bucket], slab);
     const uint32_t dirty = std::exchange(slab->dirty_pages, 0);
     CountDirty(state, slab, dirty);
     retention_.Taken(own_dirty_pages());
-    ClassState& of_class = StateOf(shard, slab->size_class);
+    ClassState& of_class = StateOf(size_class);
     Count(of_class.counts.slabs, -1);
-    Show(of_class, slab->size_class);
+    Show(of_class, size_class);
     Slab::Destroy(slab);
     return false;
   }
@@ -146,7 +145,7 @@ bool LockedPool::File(Shard& shard, ClassState& state, Slab* slab) {
   const uint32_t before = slab->dirty_pages;
   slab->UpdatePages();
   CountDirty(state, slab, before);
-  Show(StateOf(shard, slab->size_class), slab->size_class);
+  Show(StateOf(size_class), size_class);
   return true;
 }
 
@@ -202,14 +201,14 @@ size_t LockedPool::PurgePages(size_t pages) {
   std::array<SizeClass, kMaxPoolBins> dirty;
   uint32_t count = 0;
   for (SizeClass i = geometry_.bins(); i-- > 0;) {
-    if (HasDirty(ShardOfBin(i).states[i / kLocks])) dirty[count++] = i;
+    if (HasDirty(states_[i])) dirty[count++] = i;
   }
   size_t purged = 0;
   for (uint32_t bucket = kBuckets; bucket-- > 0;) {
     for (uint32_t n = 0; n < count; ++n) {
       const SizeClass i = dirty[n];
-      ClassState& state = ShardOfBin(i).states[i / kLocks];
-      if (!PurgeList(state, geometry_.ClassOfBin(i), bucket, pages, &purged)) {
+      if (!PurgeList(states_[i], geometry_.ClassOfBin(i), bucket, pages,
+                     &purged)) {
         return purged * os::kPageSize;
       }
     }
@@ -269,12 +268,10 @@ size_t LockedPool::Purge() {
 }
 
 void* LockedPool::Allocate(SizeClass size_class) {
-  const uint32_t bin = geometry_.BinOf(size_class);
-  Shard& shard = ShardOfBin(bin);
-  PlainMutexLock lock(shard.states[0].mu);
-  ClassState& state = StateOfBin(shard, bin);
+  PlainMutexLock lock(MutexOf(size_class));
+  ClassState& state = StateOf(size_class);
   if (state.active == nullptr || state.active->free_count == 0) {
-    if (!Activate(shard, state, size_class, 0)) return nullptr;
+    if (!Activate(state, size_class, 0)) return nullptr;
   }
   Count(state.counts.taken, 1);
   return state.active->TakeOne();
@@ -282,10 +279,8 @@ void* LockedPool::Allocate(SizeClass size_class) {
 
 uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
                                    uint32_t count) {
-  Shard& shard = ShardOf(size_class);
-  MutexLock lock(shard.states[0].mu);
-  return AllocateFrom(shard, StateOf(shard, size_class), size_class, 0, out,
-                      count);
+  MutexLock lock(MutexOf(size_class));
+  return AllocateFrom(StateOf(size_class), size_class, 0, out, count);
 }
 
 void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
@@ -325,22 +320,21 @@ void LockedPool::GiveOwnBin(uint32_t owner) {
 
 uint32_t LockedPool::AllocateOwned(uint32_t owner, void** out, uint32_t count) {
   Owner* const known = OwnerOf(owner);
-  Shard& shard = ShardOf(known->twin);
-  MutexLock lock(shard.states[0].mu);
-  return AllocateFrom(shard, known->state, known->twin, owner, out, count);
+  const SizeClass twin = known->twin;
+  MutexLock lock(MutexOf(twin));
+  return AllocateFrom(known->state, twin, owner, out, count);
 }
 
-uint32_t LockedPool::AllocateFrom(Shard& shard, ClassState& state,
-                                  SizeClass size_class, uint32_t owner,
-                                  void** out, uint32_t count) {
+uint32_t LockedPool::AllocateFrom(ClassState& state, SizeClass size_class,
+                                  uint32_t owner, void** out, uint32_t count) {
   uint32_t left = count;
   while (left != 0) {
     if (state.active == nullptr || state.active->free_count == 0) {
-      if (!Activate(shard, state, size_class, owner)) break;
+      if (!Activate(state, size_class, owner)) break;
     }
     left -= state.active->Take(out, left);
   }
-  ClassState& of_class = StateOf(shard, size_class);
+  ClassState& of_class = StateOf(size_class);
   Count(of_class.counts.taken, count - left);
   Show(of_class, size_class);
   // Blocks were written from the end: close the gap that memory left.
@@ -350,8 +344,8 @@ uint32_t LockedPool::AllocateFrom(Shard& shard, ClassState& state,
   return count - left;
 }
 
-bool LockedPool::FreeLocked(Shard& shard, ClassState& of_class,
-                            SizeClass size_class, void* block) {
+bool LockedPool::FreeLocked(ClassState& of_class, SizeClass size_class,
+                            void* block) {
   auto* const slab = static_cast<Slab*>(arena.SpanOf(block));
   if (slab == nullptr || slab->size_class != size_class) [[unlikely]] {
     // Its slab went away after the class map was read: it had no live block.
@@ -359,11 +353,11 @@ bool LockedPool::FreeLocked(Shard& shard, ClassState& of_class,
   }
   slab->Put(block);
   if (slab->owner != 0) [[unlikely]]
-    return FreeOwned(shard, slab);
-  return slab != of_class.active && File(shard, of_class, slab);
+    return FreeOwned(size_class, slab);
+  return slab != of_class.active && File(of_class, size_class, slab);
 }
 
-bool LockedPool::FreeOwned(Shard& shard, Slab* slab) {
+bool LockedPool::FreeOwned(SizeClass twin, Slab* slab) {
   ClassState& state = OwnerOf(slab->owner)->state;
   if (slab == state.active) {
     // Classes are few and keep an empty slab each; owners may be many.
@@ -371,18 +365,19 @@ bool LockedPool::FreeOwned(Shard& shard, Slab* slab) {
     state.active = nullptr;
     slab->bucket = kUnlisted;
   }
-  return File(shard, state, slab);
+  return File(state, twin, slab);
 }
 
 void LockedPool::Free(SizeClass size_class, void* block) {
   bool look;
   {
-    const uint32_t bin = geometry_.BinOf(size_class);
-    Shard& shard = ShardOfBin(bin);
-    PlainMutexLock lock(shard.states[0].mu);
-    ClassState& state = StateOfBin(shard, bin);
+    // While the lock is taken nothing is read: this took P0 from 0.845 to 0.855
+    // of the speed without locks (larson, one thread).
+    __builtin_prefetch(arena.SpanOf(block));
+    PlainMutexLock lock(MutexOf(size_class));
+    ClassState& state = StateOf(size_class);
     Count(state.counts.taken, -1);
-    look = FreeLocked(shard, state, size_class, block);
+    look = FreeLocked(state, size_class, block);
   }
   if (look) [[unlikely]]
     PurgeBeyondBound();
@@ -392,13 +387,12 @@ void LockedPool::FreeBatch(SizeClass size_class, void* const* blocks,
                            uint32_t count) {
   bool look = false;
   {
-    Shard& shard = ShardOf(size_class);
-    MutexLock lock(shard.states[0].mu);
-    ClassState& state = StateOf(shard, size_class);
+    MutexLock lock(MutexOf(size_class));
+    ClassState& state = StateOf(size_class);
     Count(state.counts.taken, -int64_t{count});
     Show(state, size_class);
     for (uint32_t i = 0; i < count; ++i) {
-      look |= FreeLocked(shard, state, size_class, blocks[i]);
+      look |= FreeLocked(state, size_class, blocks[i]);
     }
   }
   if (look) PurgeBeyondBound();
@@ -408,9 +402,8 @@ LockedPool::Usage LockedPool::GetUsage() {
   Usage usage = {};
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     const SizeClass size_class = geometry_.ClassOfBin(i);
-    Shard& shard = ShardOf(size_class);
-    MutexLock lock(shard.states[0].mu);
-    const ObservedClass& counts = StateOf(shard, size_class).counts;
+    MutexLock lock(MutexOf(size_class));
+    const ObservedClass& counts = StateOf(size_class).counts;
     const size_t slabs = counts.slabs.load(std::memory_order_relaxed);
     const size_t taken = counts.taken.load(std::memory_order_relaxed);
     const size_t blocks = slabs * SlabBlocks(size_class);
@@ -432,9 +425,8 @@ size_t LockedPool::ReleaseEmptySlabs() {
   size_t released = 0;
   for (SizeClass i = 0; i < geometry_.bins(); ++i) {
     const SizeClass size_class = geometry_.ClassOfBin(i);
-    Shard& shard = ShardOf(size_class);
-    MutexLock lock(shard.states[0].mu);
-    ClassState& state = StateOf(shard, size_class);
+    MutexLock lock(MutexOf(size_class));
+    ClassState& state = StateOf(size_class);
     Slab* const slab = state.active;
     if (slab == nullptr || slab->free_count != slab->blocks) continue;
     state.active = nullptr;

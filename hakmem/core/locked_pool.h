@@ -40,7 +40,7 @@ class LockedPool {
       : geometry_(geometry) {
     if (locking != Mutex::Locking::kNone) return;
     purge_mu_.NeverLock();
-    for (Shard& shard : shards_) shard.states[0].mu.NeverLock();
+    for (uint32_t i = 0; i < kLocks; ++i) states_[i].mu.NeverLock();
   }
 
   const PoolGeometry& geometry() const { return geometry_; }
@@ -125,7 +125,7 @@ class LockedPool {
 
   // The lock of a class.
   Mutex& MutexOf(SizeClass size_class) {
-    return ShardOf(size_class).states[0].mu;
+    return MutexOfBin(geometry_.BinOf(size_class));
   }
 
   // Calls fn(mutex) for all locks of the pool, in the order in which more than
@@ -133,7 +133,7 @@ class LockedPool {
   template <typename Fn>
   void ForEachMutex(Fn fn) {
     fn(purge_mu_);
-    for (Shard& shard : shards_) fn(shard.states[0].mu);
+    for (uint32_t i = 0; i < kLocks; ++i) fn(states_[i].mu);
   }
 
   // The demand (demand.h) hears of what a class has handed out in steps of so
@@ -180,21 +180,12 @@ class LockedPool {
     ObservedClass counts{};  // of a class, its owners' slabs included
     Slab* active = nullptr;  // blocks are taken from here
     size_t shown = 0;        // bytes of `taken` that the demand knows of
-    Mutex mu{Mutex::Locking::kFull};  // of a shard's first state only
+    Mutex mu{Mutex::Locking::kFull};  // used of the first kLocks only
     // Of the slabs in the lists; changes under the lock.
     std::atomic<uint32_t> dirty_pages{0};
     std::array<Slab*, kBuckets> lists{};
   };
   static_assert(offsetof(ClassState, lists) == 64);
-
-  // The classes and twins of one lock, states[0].mu, which guards all of it.
-  // Those who look from outside see all shards as one array of states.
-  static constexpr uint32_t kStatesOfShard =
-      (kMaxPoolBins + kLocks - 1) / kLocks;
-  struct Shard {
-    ClassState states[kStatesOfShard];
-  };
-  static_assert(sizeof(Shard) == kStatesOfShard * sizeof(ClassState));
 
   // In metadata, and never given back.
   struct Owner {
@@ -206,17 +197,10 @@ class LockedPool {
     std::atomic<uint32_t> bin;  // changes under that lock
   };
 
-  Shard& ShardOfBin(uint32_t bin) { return shards_[bin % kLocks]; }
-  Shard& ShardOf(SizeClass size_class) {
-    return ShardOfBin(geometry_.BinOf(size_class));
-  }
-  static ClassState& StateOfBin(Shard& shard, uint32_t bin)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu) {
-    return shard.states[bin / kLocks];
-  }
-  ClassState& StateOf(Shard& shard, SizeClass size_class)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu) {
-    return StateOfBin(shard, geometry_.BinOf(size_class));
+  Mutex& MutexOfBin(uint32_t bin) { return states_[bin % kLocks].mu; }
+  ClassState& StateOf(SizeClass size_class)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class)) {
+    return states_[geometry_.BinOf(size_class)];
   }
   static Owner* OwnerOf(uint32_t number) {
     return static_cast<Owner*>(arena.metadata().FromIndex(number));
@@ -226,22 +210,20 @@ class LockedPool {
   void ForEachState(Fn fn);
   // Gives the class, or the owner, an active slab with a free block; false when
   // memory has run out.
-  bool Activate(Shard& shard, ClassState& state, SizeClass size_class,
-                uint32_t owner)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
-  uint32_t AllocateFrom(Shard& shard, ClassState& state, SizeClass size_class,
-                        uint32_t owner, void** out, uint32_t count)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  bool Activate(ClassState& state, SizeClass size_class, uint32_t owner)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
+  uint32_t AllocateFrom(ClassState& state, SizeClass size_class, uint32_t owner,
+                        void** out, uint32_t count)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
   // These return whether there may be more free pages than may stay.
-  bool FreeLocked(Shard& shard, ClassState& of_class, SizeClass size_class,
-                  void* block)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  bool FreeLocked(ClassState& of_class, SizeClass size_class, void* block)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
   // The rest of it, for a slab of an owner.
-  bool FreeOwned(Shard& shard, Slab* slab)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  bool FreeOwned(SizeClass twin, Slab* slab)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(twin));
   // Puts a slab that is not active where its number of free blocks says.
-  bool File(Shard& shard, ClassState& state, Slab* slab)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(shard.states[0].mu);
+  bool File(ClassState& state, SizeClass size_class, Slab* slab)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
   void CountDirty(ClassState& state, Slab* slab, uint32_t before);
   void NoteFirstSlab(SizeClass size_class, ClassState& of_class);
   void Regret(uint32_t pages, int64_t now);
@@ -282,9 +264,11 @@ class LockedPool {
   alignas(64) Mutex purge_mu_;
   Retention retention_{arena.regretted(), os::kPageSize};
   std::atomic<size_t> own_dirty_pages_{0};
-  std::atomic<bool> shown_{false};  // the shards, to those who look
+  std::atomic<bool> shown_{false};  // the states, to those who look
   std::atomic<Owner*> owners_{nullptr};
-  std::array<Shard, kLocks> shards_;
+  // By bin. The lock of a bin is in states_[bin % kLocks].
+  std::array<ClassState, kMaxPoolBins> states_;
+  static_assert(kLocks <= kMaxPoolBins);
 };
 
 }  // namespace hakmem
