@@ -1,5 +1,5 @@
-// What the arena does where memory comes in huge pages, of 2 MiB: what is
-// touched at one place becomes resident all around it.
+// What a part of the arena does where memory comes in huge pages, of 2 MiB:
+// what is touched at one place becomes resident all around it.
 
 #include <algorithm>
 #include <cstdint>
@@ -22,42 +22,44 @@ uint32_t HalfOf(const uint64_t* map, uint32_t page) {
 // Finds out whether there are any, once. Small programs do without: to ask is a
 // good part of what they cost to start. From here on free granules count as
 // dirty where a huge page may back them.
-void Arena::LookForHugePages() {
+void ArenaPart::LookForHugePages() {
   if (huge_pages_known_) return;
   huge_pages_known_ = true;
-  if (options_.huge_pages == kHugePagesNever) return;
-  huge_pages_ = os::GivesHugePages(options_.huge_pages == kHugePagesAsked);
+  if (arena_->options().huge_pages == kHugePagesNever) return;
+  huge_pages_ =
+      os::GivesHugePages(arena_->options().huge_pages == kHugePagesAsked);
   if (!huge_pages_) return;
-  for (uint32_t page = 0; page * kHugeGranules < frontier_; ++page) {
+  for (uint32_t page = begin_ / kHugeGranules; page * kHugeGranules < frontier_;
+       ++page) {
     if (HalfOf(dirty_, page) != 0 || !HugePageIsFree(page)) MarkHugePage(page);
   }
 }
 
-bool Arena::HugePageIsFree(uint32_t page) const {
+bool ArenaPart::HugePageIsFree(uint32_t page) const {
   if (HalfOf(dirty_, page) == ~uint32_t{0}) return true;
   const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
   uint32_t granule = page * kHugeGranules;
-  while (granule < end && IsFree(granule)) ++granule;
+  while (granule < end && maps().IsFree(granule)) ++granule;
   return granule == end;
 }
 
 // Whether nothing of it is free once [start, end) is taken.
-bool Arena::IsFullWith(uint32_t page, uint32_t start, uint32_t end) const {
+bool ArenaPart::IsFullWith(uint32_t page, uint32_t start, uint32_t end) const {
   const uint32_t page_end = std::min((page + 1) * kHugeGranules, frontier_);
   uint32_t granule = page * kHugeGranules;
   while (granule < page_end &&
-         ((granule >= start && granule < end) || !IsFree(granule))) {
+         ((granule >= start && granule < end) || !maps().IsFree(granule))) {
     ++granule;
   }
   return granule == page_end;
 }
 
 // Marks all that is free of a huge page as dirty, and what was not as clean.
-void Arena::MarkHugePage(uint32_t page) {
+void ArenaPart::MarkHugePage(uint32_t page) {
   const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
   for (uint32_t granule = page * kHugeGranules; granule < end; ++granule) {
     const uint64_t bit = uint64_t{1} << (granule % 64);
-    if (!IsFree(granule) || (dirty_[granule / 64] & bit) != 0) continue;
+    if (!maps().IsFree(granule) || (dirty_[granule / 64] & bit) != 0) continue;
     clean_[granule / 64] |= bit;
     dirty_[granule / 64] |= bit;
     ++dirty_granules_;
@@ -71,42 +73,41 @@ void Arena::MarkHugePage(uint32_t page) {
 // they are free as a whole or in use as a whole.
 //
 // Each of them may be a mapping more, two with what is behind it, of the 65,530
-// that a process may have.
+// that a process may have. So many all parts may have together.
 constexpr uint32_t kMostSmallPages = 4096;
 
-void Arena::KeepSmall(uint32_t start, uint32_t end) {
-  if (options_.huge_pages != kHugePagesAsked) return;
+void ArenaPart::KeepSmall(uint32_t start, uint32_t end) {
+  if (arena_->options().huge_pages != kHugePagesAsked) return;
+  const uint32_t most = kMostSmallPages / arena_->parts();
   for (uint32_t page = start / kHugeGranules;
-       page <= (end - 1) / kHugeGranules && small_pages_ < kMostSmallPages;
-       ++page) {
-    const uint64_t bit = uint64_t{1} << (page % 64);
-    if ((small_[page / 64] & bit) != 0 || HugePageIsFree(page)) continue;
+       page <= (end - 1) / kHugeGranules && small_pages_ < most; ++page) {
+    if (HalfOf(small_, page) != 0 || HugePageIsFree(page)) continue;
     const uint32_t first = page * kHugeGranules;
     if (first + kHugeGranules > frontier_) continue;
-    os::RefuseHugePages(AddressOf(first), os::kHugePageSize);
-    small_[page / 64] |= bit;
+    os::RefuseHugePages(maps().AddressOf(first), os::kHugePageSize);
+    small_[first / 64] |= uint64_t{1} << (first % 64);
     ++small_pages_;
   }
 }
 
-void Arena::MakeHugeAgain(uint32_t page) {
-  const uint64_t bit = uint64_t{1} << (page % 64);
-  if ((small_[page / 64] & bit) == 0) return;
-  os::AskForHugePages(AddressOf(page * kHugeGranules), os::kHugePageSize);
-  small_[page / 64] &= ~bit;
+void ArenaPart::MakeHugeAgain(uint32_t page) {
+  if (HalfOf(small_, page) == 0) return;
+  const uint32_t first = page * kHugeGranules;
+  os::AskForHugePages(maps().AddressOf(first), os::kHugePageSize);
+  small_[first / 64] &= ~(uint64_t{1} << (first % 64));
   --small_pages_;
 }
 
-void Arena::NotePurgedParts(const Span* span) {
-  if (options_.huge_pages != kHugePagesAsked) return;
-  MutexLock lock(mu_);
+void ArenaPart::NotePurgedParts(const Span* span) {
+  if (arena_->options().huge_pages != kHugePagesAsked) return;
+  Lock lock(*this);
   if (huge_pages_) KeepSmall(span->start, span->start + span->granules);
 }
 
 // Before [start, end) is handed out: a huge page that nothing is resident of
 // becomes so as a whole when a part of it is touched. One of which a part was
 // resident already gets the rest in small pages.
-void Arena::MarkWhatIsTouched(uint32_t start, uint32_t end) {
+void ArenaPart::MarkWhatIsTouched(uint32_t start, uint32_t end) {
   const uint32_t first = start / kHugeGranules;
   const uint32_t last = (end - 1) / kHugeGranules;
   const auto mark = [this](uint32_t page) {
@@ -125,9 +126,9 @@ void Arena::MarkWhatIsTouched(uint32_t start, uint32_t end) {
 
 // Returns whole huge pages to the system until no more than `keep` granules are
 // dirty, or there are no more. From the top down, as PurgeRuns().
-void Arena::PurgeHugePages(Kept keep) {
+void ArenaPart::PurgeHugePages(Kept keep) {
   for (uint32_t page = (dirty_end_ + kHugeGranules - 1) / kHugeGranules;
-       page-- > 0 && Beyond(keep) != 0;) {
+       page-- > begin_ / kHugeGranules && Beyond(keep) != 0;) {
     if (HalfOf(dirty_, page) == 0 || !HugePageIsFree(page)) continue;
     const uint32_t start = page * kHugeGranules;
     if (!PurgeRun(start, std::min(start + kHugeGranules, frontier_))) return;

@@ -22,7 +22,7 @@
 namespace hakmem {
 
 inline constexpr uint64_t kObservedMagic = 0x316f6d656d6b6168;  // "hakmemo1"
-inline constexpr uint32_t kObservedVersion = 2;
+inline constexpr uint32_t kObservedVersion = 3;
 
 // Time is counted in ticks of this many milliseconds of CLOCK_MONOTONIC.
 inline constexpr uint32_t kTickMilliseconds = 16;
@@ -44,6 +44,9 @@ struct ObservedRegion {
 
 // From here on, cells are of large blocks.
 inline constexpr uint32_t kLargeCells = 64;
+
+// Into how many parts the arena is divided at most.
+inline constexpr uint32_t kObservedParts = 8;
 
 // What a site's identity is.
 enum class SiteKind : uint32_t {
@@ -106,6 +109,16 @@ struct ObservedClass {
   std::atomic<uint64_t> taken;  // blocks that are in no slab: in use, or cached
 };
 
+// A part of the arena that has a lock of its own, in bytes; all 0 while it was
+// never used. On a line of its own, which the threads of the part write to.
+struct alignas(64) ObservedPart {
+  std::atomic<uint64_t> committed_bytes;   // accessible
+  std::atomic<uint64_t> slab_bytes;        // granules of slabs
+  std::atomic<uint64_t> large_bytes;       // granules of large blocks
+  std::atomic<uint64_t> free_dirty_bytes;  // free granules, still backed
+  std::atomic<uint64_t> purged_bytes;      // ever returned to the system
+};
+
 struct alignas(64) Observed {
   // The header. Written last: the magic.
   std::atomic<uint64_t> magic;
@@ -126,17 +139,13 @@ struct alignas(64) Observed {
   ObservedRegion frames;  // uint64_t: return addresses of stacks
 
   // The heap, in bytes.
-  std::atomic<uint64_t> committed_bytes;   // accessible part of the arena
-  std::atomic<uint64_t> slab_bytes;        // granules of slabs
-  std::atomic<uint64_t> large_bytes;       // granules of large blocks
-  std::atomic<uint64_t> direct_bytes;      // mappings beside the arena
-  std::atomic<uint64_t> direct_count;      // how many those are
-  std::atomic<uint64_t> free_dirty_bytes;  // free granules, still backed
-  std::atomic<uint64_t> purged_bytes;      // ever returned to the system
-  std::atomic<uint64_t> metadata_bytes;    // hakmem's tables, handed out
-  ObservedRegion classes[4];               // ObservedClass, by pool
-  std::atomic<uint64_t> tick;              // as of the last tracked call
-  std::atomic<uint64_t> untracked_sites;   // look-ups that found the table full
+  std::atomic<uint64_t> direct_bytes;     // mappings beside the arena
+  std::atomic<uint64_t> direct_count;     // how many those are
+  std::atomic<uint64_t> metadata_bytes;   // hakmem's tables, handed out
+  ObservedRegion classes[4];              // ObservedClass, by pool
+  std::atomic<uint64_t> tick;             // as of the last tracked call
+  std::atomic<uint64_t> untracked_sites;  // look-ups that found the table full
+  ObservedPart parts[kObservedParts];     // of the arena: their sum is it
 
   // On a line of its own: threads write to it. Blocks in depots, and room in
   // threads' magazines.
@@ -145,6 +154,7 @@ struct alignas(64) Observed {
 
 static_assert(sizeof(ObservedSite) == 256 && sizeof(ObservedCell) == 64);
 static_assert(sizeof(ObservedRegion) == 32 && sizeof(ObservedClass) == 24);
+static_assert(sizeof(ObservedPart) == 64);
 static_assert(std::atomic<uint64_t>::is_always_lock_free &&
               std::atomic<SiteKind>::is_always_lock_free);
 

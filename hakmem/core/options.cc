@@ -24,6 +24,8 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_ARENA_BYTES", &Options::arena_bytes, uint64_t{1} << 22,
      uint64_t{1} << 42,
      "address space to set aside; halved until the system grants it"},
+    {"HAKMEM_ARENA_PARTS", &Options::arena_parts, 0, 8,
+     "parts of it that threads may spread over; 0: half of the processors, to 8"},
     {"HAKMEM_DIRECT_MAPS", &Options::direct_maps, 0, 1,
      "1: map directly what does not fit into the arena; 0: fail with ENOMEM"},
     {"HAKMEM_CACHE_BYTES", &Options::cache_bytes, 0, uint64_t{1} << 42,

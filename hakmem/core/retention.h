@@ -40,6 +40,12 @@ class Retention {
   constexpr Retention(std::atomic<size_t>& together, size_t unit)
       : together_(&together), unit_(unit) {}
 
+  // As if it had been made so, before its first use.
+  void RememberWith(std::atomic<size_t>& together, size_t unit) {
+    together_ = &together;
+    unit_ = unit;
+  }
+
   // `amount` of what was lately purged is wanted back. At most `most` is
   // remembered.
   void Regret(size_t amount, size_t most, int64_t now) {
@@ -130,8 +136,8 @@ class Retention {
   // brings no more.
   static constexpr size_t kSwingShare = 32;
 
-  std::atomic<size_t>* const together_ = nullptr;
-  const size_t unit_ = 1;
+  std::atomic<size_t>* together_ = nullptr;
+  size_t unit_ = 1;
 
   std::atomic<size_t> regretted_{0};
   std::atomic<int64_t> second_{0};

@@ -471,7 +471,7 @@ void ForEachMutex(Fn fn) {
   tiny_pool.backend().ForEachMutex(fn);
   l2_pool.backend().ForEachMutex(fn);
   l25_pool.backend().ForEachMutex(fn);
-  fn(arena.mutex());
+  arena.ForEachMutex(fn);
   fn(direct_mappings.mutex());
   fn(arena.metadata().mutex());
   fn(site_table.mutex());

@@ -99,15 +99,22 @@ void AddLive(uint32_t site, int64_t bytes) {
   sites[site].peak_bytes = std::max<int64_t>(sites[site].peak_bytes, live);
 }
 
+// To the first part of the arena a quarter, to the last the rest.
+void Spread(std::atomic<uint64_t> hakmem::ObservedPart::*figure,
+            uint64_t bytes) {
+  hak_observed.parts[0].*figure = bytes / 4;
+  hak_observed.parts[hakmem::kObservedParts - 1].*figure = bytes - bytes / 4;
+}
+
 bool SetHeap(const std::string& field, uint64_t bytes) {
   if (field == "slab") {
-    hak_observed.slab_bytes = bytes;
+    Spread(&hakmem::ObservedPart::slab_bytes, bytes);
   } else if (field == "large") {
-    hak_observed.large_bytes = bytes;
+    Spread(&hakmem::ObservedPart::large_bytes, bytes);
   } else if (field == "direct") {
     hak_observed.direct_bytes = bytes;
   } else if (field == "dirty") {
-    hak_observed.free_dirty_bytes = bytes;
+    Spread(&hakmem::ObservedPart::free_dirty_bytes, bytes);
   } else if (field == "metadata") {
     hak_observed.metadata_bytes = bytes;
   } else if (field == "cached") {

@@ -349,7 +349,6 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
   if (!rss.ok()) return rss.status();
   snapshot.rss = *rss;
   HeapFigures& heap = snapshot.heap;
-  heap.free = HeaderField<uint64_t>(offsetof(Observed, free_dirty_bytes));
   heap.metadata = HeaderField<uint64_t>(offsetof(Observed, metadata_bytes));
   heap.cached =
       NotNegative(HeaderField<int64_t>(offsetof(Observed, cached_bytes)));
@@ -359,9 +358,16 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
     if (!partial.ok()) return partial.status();
     heap.partial += *partial;
   }
-  const uint64_t held = HeaderField<uint64_t>(offsetof(Observed, slab_bytes)) +
-                        HeaderField<uint64_t>(offsetof(Observed, large_bytes)) +
-                        HeaderField<uint64_t>(offsetof(Observed, direct_bytes));
+  uint64_t held = HeaderField<uint64_t>(offsetof(Observed, direct_bytes));
+  for (size_t i = 0; i < kObservedParts; ++i) {
+    const auto figure = [this, i](size_t offset) {
+      return HeaderField<uint64_t>(offsetof(Observed, parts) +
+                                   i * sizeof(ObservedPart) + offset);
+    };
+    held += figure(offsetof(ObservedPart, slab_bytes)) +
+            figure(offsetof(ObservedPart, large_bytes));
+    heap.free += figure(offsetof(ObservedPart, free_dirty_bytes));
+  }
   heap.live = held - std::min(held, heap.partial + heap.cached);
 
   for (uint64_t i = 0; i < cell_region->count; ++i) {

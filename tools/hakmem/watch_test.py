@@ -278,7 +278,7 @@ class TopTest(WatchTestCase):
     target = self.target()
     for command, pattern in [
         ('set version 7', 'runs on a hakmem whose tables are of version 7, and '
-         'this command knows version 2: .*'),
+         'this command knows version 3: .*'),
         ('set magic 5', r'\(.*\) does not run on hakmem'),
         ('set magic 0', 'has not set up its heap yet'),
     ]:
