@@ -214,6 +214,7 @@ class Arena {
   uint32_t parts_in_use() const {
     return parts_in_use_.load(std::memory_order_acquire);
   }
+  ArenaPart& part(uint32_t index) { return parts_[index]; }
   // The part that a granule lies in.
   uint32_t PartOf(size_t granule) const {
     return static_cast<uint32_t>(

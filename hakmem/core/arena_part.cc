@@ -25,6 +25,7 @@ constexpr uint32_t kSpacedShare = 4;
 void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
                      uint32_t end) {
   HelgrindIgnore(&waits_, sizeof(waits_));
+  HelgrindIgnore(&earlier_waits_, sizeof(earlier_waits_));
   HelgrindIgnore(&wait_period_, sizeof(wait_period_));
   HelgrindIgnore(&tables_frontier_, sizeof(tables_frontier_));
   HelgrindIgnore(&live_granules_, sizeof(live_granules_));
@@ -54,7 +55,8 @@ const ArenaMaps& ArenaPart::maps() const { return arena_->maps(); }
 
 void ArenaPart::NoteWait() {
   const int64_t period = os::CoarseMilliseconds() / kWaitPeriod;
-  if (wait_period_.exchange(period, std::memory_order_relaxed) != period) {
+  if (wait_period_.load(std::memory_order_relaxed) != period &&
+      wait_period_.exchange(period, std::memory_order_relaxed) != period) {
     ForgetWaits();
   }
   waits_.fetch_add(1, std::memory_order_relaxed);

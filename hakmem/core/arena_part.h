@@ -121,9 +121,14 @@ class alignas(64) ArenaPart {
   // Whether threads have lately waited for the lock so often that another part
   // would be of use; and that this has been seen to.
   bool IsContended() const {
-    return waits_.load(std::memory_order_relaxed) >= kManyWaits;
+    return waits() - earlier_waits_.load(std::memory_order_relaxed) >=
+           kManyWaits;
   }
-  void ForgetWaits() { waits_.store(0, std::memory_order_relaxed); }
+  void ForgetWaits() {
+    earlier_waits_.store(waits(), std::memory_order_relaxed);
+  }
+  // How often a thread has waited, ever.
+  uint32_t waits() const { return waits_.load(std::memory_order_relaxed); }
 
   Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
@@ -237,8 +242,10 @@ class alignas(64) ArenaPart {
   void MakeHugeAgain(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Mutex mu_{Mutex::Locking::kInner};
-  // How often a thread had to wait for it in the period of that number.
+  // How often a thread had to wait for it, and how often it had when the period
+  // of that number began.
   std::atomic<uint32_t> waits_{0};
+  std::atomic<uint32_t> earlier_waits_{0};
   std::atomic<int64_t> wait_period_{0};
 
   // Set by Init() and constant after it.

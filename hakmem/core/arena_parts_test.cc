@@ -1,0 +1,518 @@
+// The arena in several parts.
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <cstdlib>
+#include <latch>
+#include <map>
+#include <random>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "gtest/gtest.h"
+#include "hakmem/core/arena_test.h"
+#include "hakmem/core/observed.h"
+
+namespace hakmem {
+namespace {
+
+constexpr size_t kGiB = size_t{1} << 30;
+
+class ArenaPartsTest : public ArenaTest {
+ protected:
+  static constexpr uint32_t kParts = 4;
+  // The least that a part has.
+  static constexpr size_t kPartBytes = 4 * kGiB;
+  static constexpr uint32_t kPartGranules = kPartBytes / kGranuleSize;
+
+  void MakeParts(size_t retain_bytes = kMiB, uint32_t parts = kParts) {
+    setenv("HAKMEM_ARENA_PARTS", std::to_string(parts).c_str(), 1);
+    Make(parts * kPartBytes, retain_bytes);
+    unsetenv("HAKMEM_ARENA_PARTS");
+    ASSERT_EQ(arena_->parts(), parts);
+    ASSERT_EQ(arena_->parts_in_use(), 1u);
+  }
+
+  // Calls fn() on a thread of its own.
+  template <typename Fn>
+  static void OnThread(Fn fn) {
+    std::thread(fn).join();
+  }
+
+  // Lets a thread that is new wait for the lock of its part.
+  void WaitOnce() ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    std::vector<uint32_t> before;
+    for (uint32_t i = 0; i < arena_->parts_in_use(); ++i) {
+      before.push_back(arena_->part(i).waits());
+      arena_->part(i).mutex().Lock();
+    }
+    std::thread waiter([this] { Free(Allocate(1)); });
+    const auto waits = [this, &before] {
+      for (uint32_t i = 0; i < before.size(); ++i) {
+        if (arena_->part(i).waits() != before[i]) return true;
+      }
+      return false;
+    };
+    while (!waits()) std::this_thread::yield();
+    for (uint32_t i = 0; i < before.size(); ++i) {
+      arena_->part(i).mutex().Unlock();
+    }
+    waiter.join();
+  }
+
+  uint32_t WaitsInAll() {
+    uint32_t sum = 0;
+    for (uint32_t i = 0; i < kParts; ++i) sum += arena_->part(i).waits();
+    return sum;
+  }
+
+  void WaitUntilInUse(uint32_t parts) {
+    while (arena_->parts_in_use() < parts) WaitOnce();
+  }
+
+  // Takes what makes all parts come into use, whatever the time that it takes.
+  std::vector<Span*> TakeUntilAllAreInUse() {
+    std::vector<Span*> spans;
+    while (arena_->parts_in_use() < kParts) {
+      spans.push_back(Allocate(kPartGranules / 2));
+    }
+    return spans;
+  }
+  void UseAllParts() {
+    for (Span* const span : TakeUntilAllAreInUse()) Free(span);
+    arena_->Purge(0);
+  }
+
+  // A run of every part, by its number, from threads.
+  std::vector<Span*> OneOfEach(uint32_t granules,
+                               SizeClass size_class = kNoClass) {
+    std::vector<Span*> spans(kParts);
+    while (std::count(spans.begin(), spans.end(), nullptr) != 0) {
+      OnThread([&] {
+        Span* const span = Allocate(granules, kGranuleSize, size_class);
+        ASSERT_NE(span, nullptr);
+        Span*& known = spans[PartOf(span)];
+        if (known == nullptr) {
+          known = span;
+        } else {
+          Free(span);
+        }
+      });
+    }
+    return spans;
+  }
+
+  uint32_t PartOf(const Span* span) const {
+    return span->start / kPartGranules;
+  }
+
+  // That these are all the spans that there are, as the maps have them.
+  void ExpectSpans(std::vector<Span*> live) {
+    std::sort(live.begin(), live.end(),
+              [](auto* a, auto* b) { return a->start < b->start; });
+    std::vector<Span*> seen;
+    uint32_t granule = 0;
+    do {
+      granule = arena_->ForEachSpan(
+          granule, 50,
+          [](void* context, Span* span) {
+            static_cast<std::vector<Span*>*>(context)->push_back(span);
+          },
+          &seen);
+    } while (granule != 0);
+    ASSERT_EQ(seen, live);
+    size_t slab_bytes = 0;
+    size_t large_bytes = 0;
+    uint32_t end = 0;
+    for (Span* const span : live) {
+      ASSERT_LE(end, span->start);
+      end = span->start + span->granules;
+      ASSERT_EQ(PartOf(span), (end - 1) / kPartGranules);
+      for (uint32_t g = span->start; g < end; ++g) {
+        ASSERT_EQ(arena_->SpanOf(arena_->AddressOf(g)), span);
+        ASSERT_EQ(arena_->ClassOf(arena_->AddressOf(g)), span->size_class);
+      }
+      (span->kind == Span::Kind::kSlab ? slab_bytes : large_bytes) +=
+          span->granules * kGranuleSize;
+    }
+    const Arena::Stats stats = arena_->GetStats();
+    EXPECT_EQ(stats.slab_bytes, slab_bytes);
+    EXPECT_EQ(stats.large_bytes, large_bytes);
+    EXPECT_EQ(arena_->live_bytes(), slab_bytes + large_bytes);
+  }
+};
+
+TEST_F(ArenaPartsTest, ThereAreAsManyAsTheArenaHasRoomFor) {
+  const auto parts = [this](size_t bytes, const char* asked) {
+    setenv("HAKMEM_ARENA_PARTS", asked, 1);
+    Make(bytes, kMiB);
+    unsetenv("HAKMEM_ARENA_PARTS");
+    return arena_->parts();
+  };
+  EXPECT_EQ(parts(4 * kMiB, "8"), 1u);
+  EXPECT_EQ(parts(kPartBytes, "8"), 1u);
+  EXPECT_EQ(parts(2 * kPartBytes - kMiB, "8"), 1u);
+  EXPECT_EQ(parts(2 * kPartBytes, "8"), 2u);
+  EXPECT_EQ(parts(5 * kPartBytes, "8"), 5u);
+  EXPECT_EQ(parts(16 * kPartBytes, "8"), 8u);
+  EXPECT_EQ(parts(16 * kPartBytes, "3"), 3u);
+  EXPECT_EQ(parts(16 * kPartBytes, "1"), 1u);
+  EXPECT_EQ(parts(16 * kPartBytes, "0"),
+            std::bit_floor(std::clamp(arena_->processors() / 2, 1u, 8u)));
+}
+
+TEST_F(ArenaPartsTest, LimitsMeanOne) {
+  for (const char* const limit : {"HAKMEM_LIMIT", "HAKMEM_SOFT_LIMIT"}) {
+    setenv("HAKMEM_ARENA_PARTS", "4", 1);
+    setenv(limit, "1G", 1);
+    Make(16 * kPartBytes, kMiB);
+    unsetenv("HAKMEM_ARENA_PARTS");
+    unsetenv(limit);
+    EXPECT_EQ(arena_->parts(), 1u) << limit;
+  }
+}
+
+// Every granule lies in a part, also where their number is no power of two.
+TEST_F(ArenaPartsTest, TheLastHasWhatIsOver) {
+  setenv("HAKMEM_ARENA_PARTS", "3", 1);
+  Make(4 * kPartBytes + kMiB, kMiB);
+  unsetenv("HAKMEM_ARENA_PARTS");
+  ASSERT_EQ(arena_->parts(), 3u);
+  EXPECT_EQ(arena_->PartOf(0), 0u);
+  EXPECT_EQ(arena_->PartOf(kPartGranules - 1), 0u);
+  EXPECT_EQ(arena_->PartOf(kPartGranules), 1u);
+  EXPECT_EQ(arena_->PartOf(3 * kPartGranules), 2u);
+  Span* const longest = Allocate(2 * kPartGranules);
+  ASSERT_NE(longest, nullptr);
+  EXPECT_EQ(longest->start, 2 * kPartGranules);
+  EXPECT_TRUE(arena_->ResizeRun(longest, 2 * kPartGranules + 16));
+  EXPECT_FALSE(arena_->ResizeRun(longest, 2 * kPartGranules + 17));
+}
+
+TEST_F(ArenaPartsTest, ThreadsBeginInTheFirst) {
+  MakeParts();
+  for (int i = 0; i < 5; ++i) {
+    OnThread([this] { EXPECT_EQ(PartOf(Allocate(1)), 0u); });
+  }
+  EXPECT_EQ(arena_->parts_in_use(), 1u);
+}
+
+TEST_F(ArenaPartsTest, MoreComeIntoUseWhereTheLockIsWaitedForOften) {
+  MakeParts();
+  for (const uint32_t parts : {2, 4}) {
+    const uint32_t before = WaitsInAll();
+    WaitUntilInUse(parts);
+    EXPECT_EQ(arena_->parts_in_use(), parts);
+    EXPECT_GE(WaitsInAll() - before, ArenaPart::kManyWaits);
+  }
+  for (uint32_t i = 0; i < 2 * ArenaPart::kManyWaits; ++i) WaitOnce();
+  EXPECT_EQ(arena_->parts_in_use(), kParts) << "there are no more";
+}
+
+// A program that runs for long has any number of them.
+TEST_F(ArenaPartsTest, NoMoreComeIntoUseWhereItIsAtTimes) {
+  MakeParts();
+  ArenaPart& part = arena_->part(0);
+  int64_t period = 0;
+  for (uint32_t i = 0; i < ArenaPart::kManyWaits + 10;) {
+    const int64_t now = os::CoarseMilliseconds() / ArenaPart::kWaitPeriod;
+    if (now == period) {
+      std::this_thread::yield();
+      continue;
+    }
+    period = now;
+    for (uint32_t n = 0; n < ArenaPart::kManyWaits / 8; ++n, ++i) WaitOnce();
+  }
+  EXPECT_GE(part.waits(), ArenaPart::kManyWaits);
+  EXPECT_EQ(arena_->parts_in_use(), 1u);
+}
+
+TEST_F(ArenaPartsTest, ThreadsSpreadAndStay) {
+  MakeParts();
+  UseAllParts();
+  std::map<uint32_t, int> threads;
+  for (uint32_t i = 0; i < 3 * kParts; ++i) {
+    OnThread([&] {
+      std::set<uint32_t> seen;
+      for (int n = 0; n < 10; ++n) seen.insert(PartOf(Allocate(1)));
+      ASSERT_EQ(seen.size(), 1u);
+      ++threads[*seen.begin()];
+    });
+  }
+  ASSERT_EQ(threads.size(), kParts);
+  for (const auto& [part, count] : threads) EXPECT_EQ(count, 3) << part;
+}
+
+TEST_F(ArenaPartsTest, WhatAnotherThreadFreesGoesHome) {
+  MakeParts();
+  UseAllParts();
+  for (int i = 0; i < 8; ++i) {
+    OnThread([this] {
+      Span* const slab = Allocate(3, kGranuleSize, 7);
+      Span* const large = Allocate(5);
+      const uint32_t slab_start = slab->start;
+      const uint32_t large_start = large->start;
+      ExpectSpans({slab, large});
+      OnThread([&] {
+        Free(slab);
+        EXPECT_EQ(arena_->FreeLarge(Start(large)), large);
+        EXPECT_EQ(arena_->FreeLarge(Start(large)), nullptr);
+      });
+      ExpectSpans({});
+      // The lowest that there is, in the same part.
+      Span* const again = Allocate(8);
+      EXPECT_EQ(again->start, slab_start);
+      EXPECT_EQ(again->start + 3, large_start);
+      Free(again);
+    });
+  }
+}
+
+TEST_F(ArenaPartsTest, WhatOnePartHasNoRoomForComesFromAnother) {
+  MakeParts();
+  constexpr uint32_t kRun = kPartGranules / 4;
+  EXPECT_EQ(Allocate(kPartGranules + 1), nullptr) << "more than any has";
+  EXPECT_EQ(arena_->parts_in_use(), 1u);
+  std::vector<Span*> spans;
+  while (Span* const span = Allocate(kRun)) spans.push_back(span);
+  // The first granule of all is in no run.
+  EXPECT_EQ(spans.size(), kParts * 4 - 1);
+  EXPECT_EQ(arena_->parts_in_use(), kParts);
+  ExpectSpans(spans);
+  std::map<uint32_t, uint32_t> of_part;
+  for (const Span* const span : spans) ++of_part[PartOf(span)];
+  EXPECT_EQ(of_part,
+            (std::map<uint32_t, uint32_t>{{0, 3}, {1, 4}, {2, 4}, {3, 4}}));
+  // What is left of part 0, whose threads had it to themselves.
+  OnThread([this] { EXPECT_EQ(PartOf(Allocate(kRun - 1)), 0u); });
+  EXPECT_EQ(Allocate(1), nullptr);
+  for (Span* const span : spans) {
+    const uint32_t start = span->start;
+    Free(span);
+    Span* const again = Allocate(kRun);
+    ASSERT_NE(again, nullptr);
+    EXPECT_EQ(again->start, start);
+  }
+}
+
+TEST_F(ArenaPartsTest, NoRunReachesFromOneIntoTheNext) {
+  MakeParts();
+  Span* const first = Allocate(kPartGranules - 2);
+  Span* const last = Allocate(1);
+  ASSERT_EQ(last->start, kPartGranules - 1);
+  Span* const next = Allocate(1);
+  ASSERT_EQ(next->start, kPartGranules);
+  Free(next);
+  EXPECT_FALSE(arena_->ResizeRun(last, 2));
+  // Free runs on both sides of the border do not join.
+  Free(last);
+  Free(first);
+  Span* const whole = Allocate(kPartGranules);
+  ASSERT_NE(whole, nullptr);
+  EXPECT_EQ(whole->start % kPartGranules, 0u);
+  Span* const rest = Allocate(kPartGranules - 1);
+  ASSERT_NE(rest, nullptr);
+  EXPECT_EQ(rest->start, 1u);
+  ExpectSpans({whole, rest});
+}
+
+TEST_F(ArenaPartsTest, PartsThatWereNeverUsedHaveNothing) {
+  MakeParts();
+  Span* const span = Allocate(1);
+  const size_t tables = arena_->GetStats().table_bytes;
+  for (uint32_t part = 0; part < kParts; ++part) {
+    for (const uint32_t granule : {0u, 2u, kPartGranules - 1}) {
+      char* const address = arena_->AddressOf(part * kPartGranules + granule);
+      EXPECT_EQ(arena_->SpanOf(address), nullptr);
+      EXPECT_EQ(arena_->ClassOf(address), kNoClass);
+      EXPECT_EQ(arena_->FreeLarge(address), nullptr);
+      EXPECT_EQ(arena_->OwnerOf(address), 0u);
+    }
+  }
+  UseAllParts();
+  EXPECT_EQ(arena_->FreeLarge(arena_->AddressOf(3 * kPartGranules)), nullptr);
+  EXPECT_GT(arena_->GetStats().table_bytes, tables);
+  ExpectSpans({span});
+}
+
+TEST_F(ArenaPartsTest, FiguresAreSums) {
+  MakeParts(64 * kMiB);
+  UseAllParts();
+  arena_->Purge(0);
+  const std::vector<Span*> slabs = OneOfEach(10, 7);
+  const std::vector<Span*> large = OneOfEach(20);
+  std::vector<Span*> all = slabs;
+  all.insert(all.end(), large.begin(), large.end());
+  ExpectSpans(all);
+  for (Span* const span : all) Fill(span, 'a');
+  Arena::Residency residency = arena_->GetResidency();
+  EXPECT_EQ(residency.slabs, kParts * 10 * kGranuleSize);
+  EXPECT_EQ(residency.large, kParts * 20 * kGranuleSize);
+  const size_t held = arena_->held_bytes();
+  EXPECT_GE(held, arena_->live_bytes() + arena_->GetStats().dirty_bytes);
+  for (Span* const span : large) Free(span);
+  // Which were more when each part was tried.
+  const size_t dirty = arena_->GetStats().dirty_bytes;
+  EXPECT_GE(dirty, kParts * 20 * kGranuleSize);
+  EXPECT_EQ(arena_->live_bytes(), kParts * 10 * kGranuleSize);
+  EXPECT_LE(arena_->held_bytes(), held);
+  residency = arena_->GetResidency();
+  EXPECT_EQ(residency.large, 0u);
+  EXPECT_EQ(residency.free, kParts * 20 * kGranuleSize);
+  uint64_t shown[4] = {};
+  for (const ObservedPart& part : hak_observed.parts) {
+    shown[0] += part.committed_bytes;
+    shown[1] += part.slab_bytes;
+    shown[2] += part.large_bytes;
+    shown[3] += part.free_dirty_bytes;
+  }
+  EXPECT_EQ(shown[0], arena_->GetStats().committed_bytes);
+  EXPECT_EQ(shown[1], kParts * 10 * kGranuleSize);
+  EXPECT_EQ(shown[2], 0u);
+  EXPECT_EQ(shown[3], dirty);
+  for (Span* const span : slabs) Free(span);
+}
+
+TEST_F(ArenaPartsTest, PurgeLeavesWhatIsToBeKeptOfAll) {
+  MakeParts(64 * kMiB);
+  UseAllParts();
+  const std::vector<Span*> spans = OneOfEach(20);
+  arena_->Purge(0);
+  for (Span* const span : spans) Free(span);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, kParts * 20 * kGranuleSize);
+  EXPECT_EQ(arena_->Purge(kParts * 20 * kGranuleSize), 0u);
+  EXPECT_EQ(arena_->Purge(30 * kGranuleSize),
+            (kParts * 20 - 30) * kGranuleSize);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 30 * kGranuleSize);
+  EXPECT_EQ(arena_->Purge(0), 30 * kGranuleSize);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaPartsTest, EachDecays) {
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  MakeParts(64 * kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  UseAllParts();
+  const std::vector<Span*> spans = OneOfEach(20);
+  for (Span* const span : spans) Free(span);
+  int64_t now = os::CoarseMilliseconds();
+  size_t purged = 0;
+  for (int i = 0; i < 3; ++i) purged += arena_->Decay(now += kDecay);
+  EXPECT_GE(purged, kParts * 20 * kGranuleSize);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+// Together no more stays than of an arena in one.
+TEST_F(ArenaPartsTest, EachHasItsShareOfWhatMayStay) {
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  MakeParts(8 * kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  WaitUntilInUse(kParts);
+  const std::vector<Span*> spans = OneOfEach(80, 7);
+  arena_->Purge(0);
+  for (Span* const span : spans) {
+    Free(span);
+    const size_t dirty = hak_observed.parts[PartOf(&*span)].free_dirty_bytes;
+    EXPECT_LE(dirty, 2 * kMiB);
+    EXPECT_GT(dirty, kMiB);
+  }
+  EXPECT_LE(arena_->GetStats().dirty_bytes, 8 * kMiB);
+}
+
+TEST_F(ArenaPartsTest, AnOwnersBinIsEnteredInAll) {
+  constexpr uint32_t kKey = 12345;
+  MakeParts();
+  UseAllParts();
+  const SizeClass twin = TwinOf(7);
+  const std::vector<Span*> owned = OneOfEach(2, twin);
+  const std::vector<Span*> others = OneOfEach(2, twin);
+  for (const Span* const span : owned) arena_->SetOwner(span, kKey);
+  for (const Span* const span : others) arena_->SetOwner(span, kKey + 1);
+  const uint32_t bin = arena_->GiveOwnBin(kKey, twin);
+  ASSERT_GE(bin, kFirstOwnBin);
+  for (uint32_t i = 0; i < kParts; ++i) {
+    char* const last = arena_->AddressOf(owned[i]->start + 1);
+    EXPECT_EQ(arena_->view().ClassOf(last), bin);
+    EXPECT_EQ(arena_->OwnerOf(last), kKey);
+    EXPECT_EQ(arena_->ClassOf(last), twin);
+    EXPECT_EQ(arena_->view().ClassOf(Start(others[i])), MapValueOf(twin));
+    EXPECT_EQ(arena_->OwnerOf(Start(others[i])), kKey + 1);
+  }
+}
+
+// Threads that take from their own parts and give back to all.
+TEST_F(ArenaPartsTest, ThreadsExchangeRuns) {
+  MakeParts();
+  UseAllParts();
+  constexpr int kThreads = 4;
+  std::array<std::atomic<Span*>, 32> shared{};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([this, t, &shared] {
+      std::mt19937 random(static_cast<uint32_t>(t));
+      for (int step = 0; step < 1500; ++step) {
+        Span* const span = Allocate(1 + random() % 9, kGranuleSize,
+                                    random() % 2 == 0 ? kNoClass : 7);
+        ASSERT_NE(span, nullptr);
+        auto* const words = reinterpret_cast<uintptr_t*>(Start(span));
+        const size_t last = span->granules * kGranuleSize / 8 - 1;
+        words[0] = words[last] = reinterpret_cast<uintptr_t>(span);
+        HelgrindRelease(&shared);
+        Span* const other = shared[random() % shared.size()].exchange(span);
+        HelgrindAcquire(&shared);
+        if (step % 100 == 0) arena_->Purge(kMiB);
+        if (step % 100 == 50) arena_->Decay(os::CoarseMilliseconds());
+        if (other == nullptr) continue;
+        auto* const theirs = reinterpret_cast<uintptr_t*>(Start(other));
+        ASSERT_EQ(theirs[0], reinterpret_cast<uintptr_t>(other));
+        ASSERT_EQ(theirs[other->granules * kGranuleSize / 8 - 1], theirs[0]);
+        Free(other);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<Span*> left;
+  for (const std::atomic<Span*>& span : shared) {
+    if (span != nullptr) left.push_back(span);
+  }
+  ExpectSpans(left);
+  for (Span* const span : left) Free(span);
+  ExpectSpans({});
+  for (uint32_t i = 0; i < kParts; ++i) {
+    EXPECT_NE(Allocate(kPartGranules - 1), nullptr)
+        << "the free runs did not join";
+  }
+}
+
+// Growth comes while others are at work.
+TEST_F(ArenaPartsTest, ThreadsMayBringMoreIntoUse) {
+  MakeParts();
+  std::atomic<bool> stop{false};
+  std::latch started(3);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([this, &stop, &started] {
+      started.count_down();
+      while (!stop.load(std::memory_order_relaxed)) {
+        Span* const span = Allocate(3);
+        ASSERT_NE(span, nullptr);
+        Free(span);
+        arena_->GetStats();
+      }
+    });
+  }
+  started.wait();
+  const std::vector<Span*> spans = TakeUntilAllAreInUse();
+  stop.store(true);
+  for (std::thread& thread : threads) thread.join();
+  ExpectSpans(spans);
+}
+
+}  // namespace
+}  // namespace hakmem
