@@ -338,7 +338,9 @@ uint32_t ArenaPart::ForEachSpan(uint32_t from, uint32_t* granules,
   while (granule < end) {
     Span* const span = arena_->SpanOf(maps().AddressOf(granule));
     if (span == nullptr) {
-      granule += free_.LengthAt(granule);
+      // How long a free run is only its ends tell, and since the last call this
+      // may have come to lie between them.
+      ++granule;
     } else {
       if (span->start == granule) fn(context, span);
       granule = span->start + span->granules;

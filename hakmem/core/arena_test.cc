@@ -543,6 +543,30 @@ TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({slab}));
 }
 
+// Who goes on where a span began may find that in the midst of a free run.
+TEST_F(ArenaTest, SpansAreFoundFromTheMidstOfAFreeRun) {
+  Make(64 * kMiB, kMiB);
+  Span* const first = Allocate(1);
+  Span* const gone = Allocate(2, 2 * kMiB);
+  Span* const last = Allocate(3, 4 * kMiB);
+  const uint32_t middle = gone->start;
+  Free(gone);
+  const auto spans_from = [this](uint32_t from) {
+    std::vector<Span*> seen;
+    arena_->ForEachSpan(
+        from, 1000,
+        [](void* context, Span* span) {
+          static_cast<std::vector<Span*>*>(context)->push_back(span);
+        },
+        &seen);
+    return seen;
+  };
+  EXPECT_EQ(spans_from(0), (std::vector<Span*>{first, last}));
+  EXPECT_EQ(spans_from(middle), std::vector<Span*>{last});
+  EXPECT_EQ(spans_from(middle + 1), std::vector<Span*>{last});
+  EXPECT_EQ(spans_from(last->start + 1), std::vector<Span*>{});
+}
+
 TEST_F(ArenaTest, ThreadsGetRunsOfTheirOwn) {
   Make(128 * kMiB, kMiB);
   std::vector<std::thread> threads;
