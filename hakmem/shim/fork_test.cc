@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "hakmem/core/observed.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/in_child.h"
@@ -62,6 +63,17 @@ void Handler() {
   handler_calls[kIndex].fetch_add(1, std::memory_order_relaxed);
 }
 
+// Of each part of the arena more than its half is taken, where there are such
+// parts: so all of them come into use.
+constexpr int kParts = 4;
+const bool has_parts = [] {
+  if (getenv("HAKMEM_ARENA_PARTS") == nullptr) return false;
+  void* blocks[4 * kParts];
+  for (void*& block : blocks) block = malloc(1024 * kMiB);
+  for (void* const block : blocks) free(block);
+  return true;
+}();
+
 void BeforeConstructors(int, char**, char**) {
   pthread_atfork(&Handler<0>, &Handler<1>, &Handler<2>);
 }
@@ -93,6 +105,13 @@ class Busy {
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
 };
+
+TEST(ForkTest, PartsOfTheArenaAreInUseIfThereAreAny) {
+  for (int i = 0; i < kParts; ++i) {
+    const bool used = hak_observed.parts[i].committed_bytes != 0;
+    EXPECT_EQ(used, i == 0 || has_parts) << i;
+  }
+}
 
 TEST(ForkTest, ChildAllocatesAndFreesWhatTheParentAllocated) {
   const Busy busy(3);
