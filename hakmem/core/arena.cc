@@ -102,7 +102,10 @@ void Arena::UseMoreParts() {
   }
   parts_in_use_.compare_exchange_strong(in_use, more, std::memory_order_release,
                                         std::memory_order_relaxed);
-  for (uint32_t i = 0; i < more; ++i) parts_[i].ForgetWaits();
+  for (uint32_t i = 0; i < more; ++i) {
+    parts_[i].ForgetWaits();
+    if (more == count_) parts_[i].IgnoreWaits();
+  }
 }
 
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,

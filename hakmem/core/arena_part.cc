@@ -24,6 +24,7 @@ constexpr uint32_t kSpacedShare = 4;
 
 void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
                      uint32_t end) {
+  HelgrindIgnore(&counts_waits_, sizeof(counts_waits_));
   HelgrindIgnore(&waits_, sizeof(waits_));
   HelgrindIgnore(&earlier_waits_, sizeof(earlier_waits_));
   HelgrindIgnore(&wait_period_, sizeof(wait_period_));
@@ -48,6 +49,7 @@ void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
   small_ = all.small;
   purged_now_ = all.purged[0];
   purged_before_ = all.purged[1];
+  counts_waits_.store(arena.parts() > 1, std::memory_order_relaxed);
   retention_.RememberWith(arena.regretted(), kGranuleSize);
 }
 
