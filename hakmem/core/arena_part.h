@@ -245,30 +245,35 @@ class alignas(64) ArenaPart {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MakeHugeAgain(uint32_t page) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  Mutex mu_{Mutex::Locking::kInner};
-  // Whether waits are counted. To do so makes them longer: where larson with
-  // blocks of 32 KiB to 1 MiB has 4 threads on two cores, it had half as many
-  // switches again and did a tenth less with it.
-  std::atomic<bool> counts_waits_{false};
-  // How often a thread had to wait for it, and how often it had when the period
-  // of that number began.
-  std::atomic<uint32_t> waits_{0};
-  std::atomic<uint32_t> earlier_waits_{0};
-  std::atomic<int64_t> wait_period_{0};
-
   // Set by Init() and constant after it.
   Arena* arena_ = nullptr;
   uint32_t index_ = 0;
   uint32_t begin_ = 0;
   uint32_t end_ = 0;
   uint32_t first_ = 0;  // granule that may be in a run
+  // Dirty granules, one bit each.
+  uint64_t* dirty_ = nullptr;
+  // Likewise: dirty, but only because a huge page may back it of which other
+  // parts were touched.
+  uint64_t* clean_ = nullptr;
+  // Huge pages that are kept small, by the bit of their first granule.
+  uint64_t* small_ = nullptr;
+  // Whether waits are counted: where there may be more parts.
+  std::atomic<bool> counts_waits_{false};
 
+  // How often a thread had to wait for the lock, and how often it had when the
+  // period of that number began. Beside the lock, and among what is guarded,
+  // these and what is above were in the way of who has it: larson with blocks
+  // of 32 KiB to 1 MiB had twice as many switches with 2 threads on two cores,
+  // and did a tenth less.
+  alignas(64) std::atomic<uint32_t> waits_{0};
+  std::atomic<uint32_t> earlier_waits_{0};
+  std::atomic<int64_t> wait_period_{0};
+
+  // What changes with every run stands together.
+  alignas(64) Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
-  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // accessible up to here
-  std::atomic<uint32_t> tables_frontier_{0};    // and the tables, up to here
-  uint32_t owners_frontier_ ABSL_GUARDED_BY(mu_) = 0;  // the owner map
-  uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
-
+  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // accessible up to here
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
   // Pages of dirty granules that the system does not back, since they went
@@ -278,35 +283,29 @@ class alignas(64) ArenaPart {
   uint32_t absent_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t absent_now_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t absent_before_ ABSL_GUARDED_BY(mu_) = 0;
-  uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
-  // Dirty granules, one bit each.
-  uint64_t* dirty_ ABSL_GUARDED_BY(mu_) = nullptr;
-  // Likewise: dirty, but only because a huge page may back it of which other
-  // parts were touched.
-  uint64_t* clean_ ABSL_GUARDED_BY(mu_) = nullptr;
-  // Likewise: went to the system in this period of HAKMEM_DECAY_MS, and in the
-  // last one, and was not used since. What went earlier would be gone by now
-  // anyway, and is no reason to keep more. When it was one, the workload
-  // "server", whose sizes shift, had 1.58 times of what is live at its end
-  // where it now has 1.30, for no fewer page faults.
-  uint64_t* purged_now_ ABSL_GUARDED_BY(mu_) = nullptr;
-  uint64_t* purged_before_ ABSL_GUARDED_BY(mu_) = nullptr;
+  uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  // Whether what is touched comes in huge pages, as far as that is known.
+  bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
+  bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_now_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_before_ ABSL_GUARDED_BY(mu_) = false;
+  // Bits of granules that went to the system in this period of HAKMEM_DECAY_MS,
+  // and in the last one, and were not used since. What went earlier would be
+  // gone by now anyway, and is no reason to keep more. When it was one, the
+  // workload "server", whose sizes shift, had 1.58 times of what is live at its
+  // end where it now has 1.30, for no fewer page faults.
+  uint64_t* purged_now_ ABSL_GUARDED_BY(mu_) = nullptr;
+  uint64_t* purged_before_ ABSL_GUARDED_BY(mu_) = nullptr;
   int64_t purge_period_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);
   // What large blocks have wanted back, and whether any came since decay was
   // last due.
   Retention large_retention_ ABSL_GUARDED_BY(mu_);
   bool large_taken_ ABSL_GUARDED_BY(mu_) = false;
-
-  // Whether what is touched comes in huge pages, as far as that is known.
-  bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
-  bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
-  // Huge pages that are kept small, by the bit of their first granule, and how
-  // many those are.
-  uint64_t* small_ ABSL_GUARDED_BY(mu_) = nullptr;
-  uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;  // kept small
+  uint32_t owners_frontier_ ABSL_GUARDED_BY(mu_) = 0;
+  std::atomic<uint32_t> tables_frontier_{0};  // tables are writable up to here
+  uint64_t purged_granules_ ABSL_GUARDED_BY(mu_) = 0;  // ever
 
   // Read by all, and changes rarely.
   alignas(64) std::atomic<uint32_t> live_granules_{0};
