@@ -16,6 +16,7 @@
 #include "absl/base/internal/thread_identity.h"
 #include "gtest/gtest.h"
 #include "hakmem/core/core.h"
+#include "hakmem/core/tiny_test_pool.h"
 
 namespace hakmem {
 namespace {
@@ -62,33 +63,6 @@ void ContendFirst(Mutex& mu, const std::function<void()>& prepare,
   mu.Unlock();
   thread.join();
   EXPECT_EQ(times, 1);
-}
-
-constexpr PoolGeometry kGeometry = {.first_class = 1,
-                                    .last_class = kLastTinyClass,
-                                    .index = 0,
-                                    .first_capacity = 14,
-                                    .magazine_bytes = 4096};
-constinit LockedPool locked_pool(kGeometry);
-constinit CachedPool cached_pool(locked_pool);
-constexpr SizeClass kClass = 5;
-
-void* Allocate() {
-  void* const block = thread_cache.Pop(kClass);
-  return block != nullptr ? block : cached_pool.Allocate(thread_cache, kClass);
-}
-
-void Free(void* block) {
-  if (!thread_cache.Push(kClass, block)) {
-    cached_pool.Free(thread_cache, kClass, block);
-  }
-}
-
-size_t SlabBytesAfterRelease() {
-  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
-  cached_pool.DrainDepots();
-  locked_pool.ReleaseEmptySlabs();
-  return arena.GetStats().slab_bytes;
 }
 
 class MutexReentryTest : public testing::Test {

@@ -13,6 +13,7 @@
 #include "absl/base/config.h"
 #include "gtest/gtest.h"
 #include "hakmem/core/core.h"
+#include "hakmem/core/tiny_test_pool.h"
 
 namespace hakmem {
 namespace {
@@ -28,33 +29,10 @@ constexpr bool kCanHook = true;
 // What the next calloc() of this thread does first.
 thread_local const std::function<void()>* hook = nullptr;
 
-constexpr PoolGeometry kGeometry = {.first_class = 1,
-                                    .last_class = kLastTinyClass,
-                                    .index = 0,
-                                    .first_capacity = 14,
-                                    .magazine_bytes = 4096};
-constinit LockedPool locked_pool(kGeometry);
-constinit CachedPool cached_pool(locked_pool);
-constexpr SizeClass kClass = 5;
-
-void* Allocate() {
-  void* const block = thread_cache.Pop(kClass);
-  return block != nullptr ? block : cached_pool.Allocate(thread_cache, kClass);
-}
-
-void Free(void* block) {
-  if (!thread_cache.Push(kClass, block)) {
-    cached_pool.Free(thread_cache, kClass, block);
-  }
-}
-
 // Bytes of slabs that are left once all that waits for reuse has gone.
 size_t SlabBytes() {
   thread_cache.FlushBins();
-  ThreadCache::FlushParked(ThreadCache::Parked::kAll);
-  cached_pool.DrainDepots();
-  locked_pool.ReleaseEmptySlabs();
-  return arena.GetStats().slab_bytes;
+  return SlabBytesAfterRelease();
 }
 
 void OnThread(const std::function<void()>& fn) { std::thread(fn).join(); }

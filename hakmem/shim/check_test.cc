@@ -4,14 +4,12 @@
 #include <malloc.h>
 #include <stdlib.h>
 
-#include <csignal>
 #include <cstdint>
-#include <cstdio>
 #include <new>
-#include <string>
 #include <thread>
 
 #include "gtest/gtest.h"
+#include "hakmem/shim/expect_abort.h"
 #include "hakmem/shim/hakmem.h"
 
 extern "C" {
@@ -23,30 +21,14 @@ void sdallocx(void* ptr, size_t size, int flags) noexcept;
 
 namespace {
 
+using hakmem::Launder;
+
 constexpr size_t kMiB = size_t{1} << 20;
 
 // Of every pool and above.
 constexpr size_t kSizes[] = {8, 100, 1000, 5000, 30000, 100000, 1000000};
 constexpr size_t kSizesAndLarge[] = {8,     100,    1000,    5000,
                                      30000, 100000, 1000000, 3 * kMiB};
-
-// The compiler knows what free() is for, and would warn or take pairs out.
-void* Launder(void* pointer) {
-  asm volatile("" : "+r"(pointer));
-  return pointer;
-}
-
-// The whole of stderr: one line, with `what` and the address in it.
-auto IsLine(const std::string& what, const void* address) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%p", address);
-  return testing::MatchesRegex("hakmem: [^\n]*" + what + "[^\n]* at " + text +
-                               "\n");
-}
-
-#define EXPECT_ABORT(statement, what, address)             \
-  EXPECT_EXIT(statement, testing::KilledBySignal(SIGABRT), \
-              IsLine(what, address))
 
 constexpr char kDouble[] = "double free";
 constexpr char kMiddle[] = "middle of a";

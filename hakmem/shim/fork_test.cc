@@ -6,16 +6,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <atomic>
 #include <barrier>
-#include <cstring>
 #include <latch>
 #include <thread>
 #include <vector>
 
 #include "gtest/gtest.h"
 #include "hakmem/core/observed.h"
+#include "hakmem/shim/all_pools.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/in_child.h"
@@ -25,33 +24,13 @@ extern char** environ;
 namespace {
 
 using hakmem::InChild;
+using hakmem::kSizes;
+using hakmem::Stats;
+using hakmem::UseAllPools;
 
 constexpr size_t kMiB = size_t{1} << 20;
-constexpr size_t kSizes[] = {16,    500,    1000,   4000,
-                             30000, 100000, 800000, 3000000};
-
 // Ends a child that hangs, so that it does not outlive the test.
 constexpr unsigned kChildSeconds = 60;
-
-void UseAllPools() {
-  void* blocks[std::size(kSizes)];
-  for (size_t i = 0; i < std::size(kSizes); ++i) {
-    blocks[i] = malloc(kSizes[i]);
-    if (blocks[i] == nullptr) abort();
-    std::memset(blocks[i], static_cast<int>(i),
-                std::min<size_t>(kSizes[i], 64));
-  }
-  for (size_t i = 0; i < std::size(kSizes); ++i) {
-    if (*static_cast<unsigned char*>(blocks[i]) != i) abort();
-    free(blocks[i]);
-  }
-}
-
-hak_stats Stats() {
-  hak_stats stats;
-  if (hak_stats_get(&stats, sizeof(stats)) != 0) abort();
-  return stats;
-}
 
 // What runs at fork in a program's own handlers, of which some were registered
 // before hakmem's and some after.

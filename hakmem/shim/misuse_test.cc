@@ -4,15 +4,13 @@
 #include <malloc.h>
 #include <sys/mman.h>
 
-#include <csignal>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
-#include <string>
 #include <string_view>
 #include <thread>
 
 #include "gtest/gtest.h"
+#include "hakmem/shim/expect_abort.h"
 #include "hakmem/shim/hakmem.h"
 
 extern "C" {
@@ -26,28 +24,12 @@ void* __libc_realloc(void* ptr, size_t size) noexcept;
 
 namespace {
 
+using hakmem::Launder;
+
 constexpr size_t kMiB = size_t{1} << 20;
 
 // True where a small block goes straight back to its slab.
 bool Locked() { return std::string_view(hak_config()) == "p0"; }
-
-// The compiler knows what free() is for, and would warn or take pairs out.
-void* Launder(void* pointer) {
-  asm volatile("" : "+r"(pointer));
-  return pointer;
-}
-
-// The whole of stderr: one line, with `what` and the address in it.
-auto IsLine(const std::string& what, const void* address) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%p", address);
-  return testing::MatchesRegex("hakmem: [^\n]*" + what + "[^\n]* at " + text +
-                               "\n");
-}
-
-#define EXPECT_ABORT(statement, what, address)             \
-  EXPECT_EXIT(statement, testing::KilledBySignal(SIGABRT), \
-              IsLine(what, address))
 
 constexpr char kForeign[] = "foreign";
 
