@@ -8,9 +8,9 @@
 //
 // The granules are divided among parts, each a range with a lock of its own
 // (arena_part.h). A program begins with one of them and gets by with it unless
-// its threads wait for each other there: as often as they do, twice as many
-// come into use, and each thread takes from the one that is its own as long as
-// that has room. What is freed goes back to where it came from.
+// its threads often wait for each other there. Then twice as many come into
+// use, and each thread takes from the one that is its own as long as that has
+// room. What is freed goes back to where it came from.
 
 #ifndef HAKMEM_CORE_ARENA_H_
 #define HAKMEM_CORE_ARENA_H_
@@ -291,7 +291,7 @@ class Arena {
   uint32_t OwnPart(uint32_t in_use) const;
   void UseMoreParts();
   void UseMorePartsIfContended(const ArenaPart& part) {
-    if (part.IsContended() && parts_in_use() < count_) [[unlikely]]
+    if (parts_in_use() < count_ && part.IsContended()) [[unlikely]]
       UseMoreParts();
   }
   ArenaPart& PartOfSpan(const Span* span) {

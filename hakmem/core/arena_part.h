@@ -254,7 +254,7 @@ class alignas(64) ArenaPart {
   // Dirty granules, one bit each.
   uint64_t* dirty_ = nullptr;
   // Likewise: dirty, but only because a huge page may back it of which other
-  // parts were touched.
+  // granules were touched.
   uint64_t* clean_ = nullptr;
   // Huge pages that are kept small, by the bit of their first granule.
   uint64_t* small_ = nullptr;
