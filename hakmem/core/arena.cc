@@ -37,6 +37,8 @@ void Arena::SetUp() {
   HelgrindIgnore(&pressed_, sizeof(pressed_));
   HelgrindIgnore(&demand_, sizeof(demand_));
   HelgrindIgnore(&regretted_, sizeof(regretted_));
+  HelgrindIgnore(&large_regretted_, sizeof(large_regretted_));
+  HelgrindIgnore(&dirty_granules_, sizeof(dirty_granules_));
   HelgrindIgnore(&direct_bytes_, sizeof(direct_bytes_));
   HelgrindIgnore(&parts_in_use_, sizeof(parts_in_use_));
   HelgrindIgnore(&threads, sizeof(threads));

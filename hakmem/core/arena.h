@@ -251,6 +251,17 @@ class Arena {
   // What the arena and the pools remember together to have wanted back of small
   // blocks' memory, in bytes: see Retention.
   constexpr std::atomic<size_t>& regretted() { return regretted_; }
+  // Likewise the parts, of large blocks' memory.
+  std::atomic<size_t>& large_regretted() { return large_regretted_; }
+
+  // Free granules that the system still backs, by estimate, as the parts tell
+  // where there are several.
+  uint32_t dirty_granules() const {
+    return dirty_granules_.load(std::memory_order_relaxed);
+  }
+  void AddDirty(uint32_t change) {  // modulo 2^32
+    dirty_granules_.fetch_add(change, std::memory_order_relaxed);
+  }
 
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
@@ -318,6 +329,8 @@ class Arena {
   // This changes with every few runs and more.
   alignas(64) std::atomic<size_t> work_{0};
   std::atomic<size_t> regretted_{0};
+  std::atomic<size_t> large_regretted_{0};
+  std::atomic<uint32_t> dirty_granules_{0};
   std::atomic<size_t> direct_bytes_{0};
   // These are read by all, and change rarely.
   alignas(64) std::atomic<uint32_t> parts_in_use_{0};

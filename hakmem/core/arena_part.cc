@@ -51,6 +51,7 @@ void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
   purged_before_ = all.purged[1];
   counts_waits_.store(arena.parts() > 1, std::memory_order_relaxed);
   retention_.RememberWith(arena.regretted(), kGranuleSize);
+  large_retention_.RememberWith(arena.large_regretted(), kGranuleSize);
 }
 
 const ArenaMaps& ArenaPart::maps() const { return arena_->maps(); }
@@ -257,7 +258,7 @@ void ArenaPart::FreeRun(Span* span, uint32_t absent, uint32_t lately) {
   Lock lock(*this);
   Leave(span, span->start, span->start + span->granules);
   if (absent != 0) CountAbsent(absent, lately);
-  PurgeBeyondBound();
+  PurgeBeyondBound(os::CoarseMilliseconds());
 }
 
 Span* ArenaPart::FreeLarge(const void* block) {
@@ -268,7 +269,7 @@ Span* ArenaPart::FreeLarge(const void* block) {
     return nullptr;
   }
   Leave(span, span->start, span->start + span->granules);
-  PurgeBeyondBound();
+  PurgeBeyondBound(os::CoarseMilliseconds());
   return span;
 }
 
@@ -278,7 +279,7 @@ bool ArenaPart::ResizeRun(Span* span, uint32_t granules) {
   const uint32_t new_end = span->start + granules;
   if (new_end < end) {
     Leave(span, new_end, end);
-    PurgeBeyondBound();
+    PurgeBeyondBound(os::CoarseMilliseconds());
   } else if (new_end > end) {
     if (granules > end_ - span->start) return false;
     if (!MakeRoom((new_end - end) * kGranuleSize)) return false;
@@ -352,7 +353,7 @@ uint32_t ArenaPart::ForEachSpan(uint32_t from, uint32_t* granules,
   return granule < limit ? granule : 0;
 }
 
-// For those who look from outside.
+// For those who look from outside, and for the other parts.
 void ArenaPart::ShowFigures() {
   const auto show = [](std::atomic<uint64_t>& figure, uint64_t granules) {
     figure.store(granules * kGranuleSize, std::memory_order_relaxed);
@@ -364,6 +365,7 @@ void ArenaPart::ShowFigures() {
   show(shown.large_bytes, large_granules_);
   show(shown.free_dirty_bytes, dirty_granules_);
   show(shown.purged_bytes, purged_granules_);
+  if (arena_->parts() != 1) TellDirty();
 }
 
 void ArenaPart::AddStats(ArenaStats& stats) {

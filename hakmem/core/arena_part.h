@@ -211,8 +211,10 @@ class alignas(64) ArenaPart {
   void Regret(Span::Kind kind, uint32_t purged)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PurgeBeyondBound() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PurgeBeyondBound(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t DirtyInAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TellDirty() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(Kept keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeRuns(Kept keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PurgeRun(uint32_t start, uint32_t end)
@@ -276,6 +278,7 @@ class alignas(64) ArenaPart {
   uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // accessible up to here
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t told_dirty_ ABSL_GUARDED_BY(mu_) = 0;  // of Dirty(), to the arena
   // Pages of dirty granules that the system does not back, since they went
   // while they were in slabs; and those of them that went in this period of
   // HAKMEM_DECAY_MS and in the last one. Which granules they are in is not

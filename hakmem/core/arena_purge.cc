@@ -137,46 +137,68 @@ void ArenaPart::ForgetPurged(int64_t now) {
   }
 }
 
-// What small blocks' memory may stay is one sum for all parts, of which each
-// has its share; what large blocks wanted back is each part's own.
-void ArenaPart::PurgeBeyondBound() {
+// What may stay is one sum for all parts. Each frees what it has of what is too
+// much: that is mostly what has just come back to it. With an equal share of
+// the sum for each a pool of blocks up to 1 MiB without caches took five times
+// as long on four parts, since none could keep a slab or two.
+void ArenaPart::PurgeBeyondBound(int64_t now) {
   NotePressure();
   const Options& options = arena_->options();
   if (options.purge == 0) return;
-  const int64_t now = os::CoarseMilliseconds();
-  const size_t parts = arena_->parts_in_use();
   const size_t plain =
       (arena_->demand().bytes() / kRetainedShare + options.retain_bytes) >>
       kGranuleShift;
   retention_.Reconsider(Dirty(), arena_->decay_period(), now);
-  const size_t share =
-      retention_.Bound(plain, arena_->Swing(now) >> kGranuleShift, now) / parts;
   const size_t bound =
-      arena_->pressed() ? 0 : large_retention_.Bound(share, SIZE_MAX, now);
-  if (Dirty() > bound) {
+      arena_->pressed()
+          ? 0
+          : retention_.Bound(large_retention_.Bound(plain, SIZE_MAX, now),
+                             arena_->Swing(now) >> kGranuleShift, now);
+  if (const size_t dirty = DirtyInAll(); dirty > bound) {
     // A little more than needed, so that the next free does not come here
     // again; of a peak to which the program comes back, no more than that.
-    PurgeLocked(bound - std::min(bound, plain / parts) / 4);
+    const size_t surplus = dirty - bound + std::min(bound, plain) / 4;
+    PurgeLocked(Dirty() - std::min<size_t>(Dirty(), surplus));
   }
   DecayLocked(now);
   ShowFigures();
 }
 
-size_t ArenaPart::DecayLocked(int64_t now) {
-  if (arena_->options().purge == 0) return 0;
+// Dirty() of all parts together.
+size_t ArenaPart::DirtyInAll() {
+  if (arena_->parts() == 1) return Dirty();
+  TellDirty();
+  return arena_->dirty_granules();
+}
+
+void ArenaPart::TellDirty() {
+  const uint32_t dirty = Dirty();
+  if (dirty == told_dirty_) return;
+  arena_->AddDirty(dirty - std::exchange(told_dirty_, dirty));
+}
+
+void ArenaPart::DecayLocked(int64_t now) {
+  if (arena_->options().purge == 0) return;
   ForgetPurged(now);
   size_t surplus = retention_.Surplus(Dirty(), arena_->decay_period(), now);
   if (surplus != 0 && std::exchange(large_taken_, false)) {
     surplus -= std::min(surplus, large_retention_.Bound(0, SIZE_MAX, now));
   }
-  return surplus == 0 ? 0 : PurgeLocked(Dirty() - surplus);
+  if (surplus != 0) PurgeLocked(Dirty() - surplus);
 }
 
+// Where threads free to other parts, the bound may fall below what is left
+// here.
 size_t ArenaPart::Decay(int64_t now) {
   Lock lock(*this);
-  const size_t purged = DecayLocked(now);
-  ShowFigures();
-  return purged;
+  const uint32_t before = dirty_granules_;
+  if (arena_->parts_in_use() > 1) {
+    PurgeBeyondBound(now);
+  } else {
+    DecayLocked(now);
+    ShowFigures();
+  }
+  return size_t{before - dirty_granules_} * kGranuleSize;
 }
 
 // Where there are huge pages, those first that are free as a whole: to purge a

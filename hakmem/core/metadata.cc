@@ -45,6 +45,8 @@ static_assert(Metadata::kMaxPiece == os::kPageSize &&
               Metadata::kMaxPiece == 64 * Metadata::kUnit);
 
 void Metadata::Init(char* region, size_t bytes) {
+  HelgrindIgnore(&used_, sizeof(used_));
+  HelgrindIgnore(&resident_, sizeof(resident_));
   region_ = region;
   limit_ = static_cast<uint32_t>(bytes / os::kPageSize);
   MutexLock lock(mu_);
