@@ -178,28 +178,27 @@ uint32_t Arena::GiveOwnBin(uint32_t key, SizeClass twin) {
                                 std::memory_order_relaxed);
     own_bins_.store(count + 1, std::memory_order_relaxed);
   }
-  for (uint32_t i = 0; i < parts_in_use(); ++i) parts_[i].EnterOwnBin(key, bin);
+  for (ArenaPart& part : used_parts()) part.EnterOwnBin(key, bin);
   return bin;
 }
 
 size_t Arena::Purge(size_t keep) {
   size_t purged = 0;
-  for (uint32_t i = 0; i < parts_in_use(); ++i)
-    purged += parts_[i].Purge(&keep);
+  for (ArenaPart& part : used_parts()) purged += part.Purge(&keep);
   return purged;
 }
 
 size_t Arena::Decay(int64_t now) {
   size_t purged = 0;
-  for (uint32_t i = 0; i < parts_in_use(); ++i) purged += parts_[i].Decay(now);
+  for (ArenaPart& part : used_parts()) purged += part.Decay(now);
   return purged;
 }
 
 size_t Arena::held_bytes() {
   size_t held = held_beside_parts();
-  for (uint32_t i = 0; i < parts_in_use(); ++i) {
-    MutexLock lock(parts_[i].mutex());
-    held += parts_[i].held_bytes();
+  for (ArenaPart& part : used_parts()) {
+    MutexLock lock(part.mutex());
+    held += part.held_bytes();
   }
   return held;
 }
@@ -238,7 +237,7 @@ uint32_t Arena::ForEachSpan(uint32_t from, uint32_t granules,
 Arena::Stats Arena::GetStats() {
   Stats stats = {};
   stats.reserved_bytes = size_t{maps_.granules} * kGranuleSize;
-  for (uint32_t i = 0; i < parts_in_use(); ++i) parts_[i].AddStats(stats);
+  for (ArenaPart& part : used_parts()) part.AddStats(stats);
   stats.metadata_bytes = metadata_.used_bytes();
   stats.table_bytes += maps_.class_map_bytes();
   metadata_.ForEachAccessible(
@@ -248,9 +247,7 @@ Arena::Stats Arena::GetStats() {
 
 Arena::Residency Arena::GetResidency() {
   Residency residency = {};
-  for (uint32_t i = 0; i < parts_in_use(); ++i) {
-    parts_[i].AddResidency(residency);
-  }
+  for (ArenaPart& part : used_parts()) part.AddResidency(residency);
   const auto add = [&residency](const void* start, size_t bytes) {
     residency.tables += os::ResidentBytes(start, bytes);
   };

@@ -20,6 +20,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "absl/base/call_once.h"
 #include "hakmem/core/arena_maps.h"
@@ -199,8 +200,8 @@ class Arena {
   // At least as many as the arena has in use.
   uint32_t granules_with_tables() const {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < parts_in_use(); ++i) {
-      sum += parts_[i].granules_with_tables();
+    for (const ArenaPart& part : used_parts()) {
+      sum += part.granules_with_tables();
     }
     return sum;
   }
@@ -266,7 +267,7 @@ class Arena {
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
     size_t sum = 0;
-    for (uint32_t i = 0; i < parts_in_use(); ++i) sum += parts_[i].live_bytes();
+    for (const ArenaPart& part : used_parts()) sum += part.live_bytes();
     return sum;
   }
 
@@ -298,6 +299,10 @@ class Arena {
   uint32_t BeginOf(uint32_t part) const { return part << part_shift_; }
   uint32_t EndOf(uint32_t part) const {
     return part + 1 == count_ ? maps_.granules : BeginOf(part + 1);
+  }
+  std::span<ArenaPart> used_parts() { return {parts_.data(), parts_in_use()}; }
+  std::span<const ArenaPart> used_parts() const {
+    return {parts_.data(), parts_in_use()};
   }
   uint32_t OwnPart(uint32_t in_use) const;
   void UseMoreParts();

@@ -1,8 +1,6 @@
 #include "hakmem/core/arena_part.h"
 
 #include <algorithm>
-#include <new>
-#include <utility>
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/observed.h"

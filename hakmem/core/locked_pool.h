@@ -125,7 +125,7 @@ class LockedPool {
 
   // The lock of a class.
   Mutex& MutexOf(SizeClass size_class) {
-    return MutexOfBin(geometry_.BinOf(size_class));
+    return states_[geometry_.BinOf(size_class) % kLocks].mu;
   }
 
   // Calls fn(mutex) for all locks of the pool, in the order in which more than
@@ -197,7 +197,6 @@ class LockedPool {
     std::atomic<uint32_t> bin;  // changes under that lock
   };
 
-  Mutex& MutexOfBin(uint32_t bin) { return states_[bin % kLocks].mu; }
   ClassState& StateOf(SizeClass size_class)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class)) {
     return states_[geometry_.BinOf(size_class)];
