@@ -39,6 +39,9 @@ void Arena::SetUp() {
   HelgrindIgnore(&regretted_, sizeof(regretted_));
   HelgrindIgnore(&large_regretted_, sizeof(large_regretted_));
   HelgrindIgnore(&dirty_granules_, sizeof(dirty_granules_));
+  HelgrindIgnore(&swing_granules_, sizeof(swing_granules_));
+  HelgrindIgnore(&crossing_granules_, sizeof(crossing_granules_));
+  HelgrindIgnore(&live_levels_, sizeof(live_levels_));
   HelgrindIgnore(&direct_bytes_, sizeof(direct_bytes_));
   HelgrindIgnore(&parts_in_use_, sizeof(parts_in_use_));
   HelgrindIgnore(&threads, sizeof(threads));
@@ -74,12 +77,13 @@ void Arena::SetUp() {
   ready_.store(true, std::memory_order_release);
 }
 
-// As many parts as half of the processors, so that two threads that run are
-// seldom in one; fewer where they would be small; and one where sums of all
-// parts are to be kept below a limit.
+// As many parts as processors, fewer where they would be small, and one where
+// sums of all parts are to be kept below a limit. With two on two processors the
+// workload "threads" took 0.85 times as long as with one, and had 26 MiB where
+// it had 24; with four 0.7 times, and 30 MiB.
 void Arena::Divide() {
   uint64_t parts = options_.arena_parts;
-  if (parts == 0) parts = std::bit_floor(std::max(processors_ / 2, 1u));
+  if (parts == 0) parts = std::bit_floor(processors_);
   if (limit_bytes_ != SIZE_MAX || soft_limit_bytes_ != SIZE_MAX) parts = 1;
   count_ = static_cast<uint32_t>(std::clamp<uint64_t>(
       maps_.granules / kLeastPart, 1, std::min<uint64_t>(parts, kMostParts)));
@@ -108,6 +112,16 @@ void Arena::UseMoreParts() {
     parts_[i].ForgetWaits();
     if (more == count_) parts_[i].IgnoreWaits();
   }
+}
+
+void Arena::NoteSwing(uint32_t change, int64_t now) {
+  const size_t each =
+      swing_granules_.fetch_add(change, std::memory_order_relaxed) + change;
+  const size_t of_all =
+      live_levels_.Swing(live_bytes() >> kGranuleShift, decay_period(), now);
+  crossing_granules_.store(
+      static_cast<uint32_t>(each - std::min(each, of_all)),
+      std::memory_order_relaxed);
 }
 
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,

@@ -9,6 +9,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/arena_maps.h"
+#include "hakmem/core/demand.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/retention.h"
 #include "hakmem/core/run_tree.h"
@@ -212,6 +213,7 @@ class alignas(64) ArenaPart {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ForgetPurged(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeBeyondBound(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  size_t Swing(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t DirtyInAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TellDirty() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -278,7 +280,9 @@ class alignas(64) ArenaPart {
   uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // accessible up to here
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
-  uint32_t told_dirty_ ABSL_GUARDED_BY(mu_) = 0;  // of Dirty(), to the arena
+  // What the arena knows of Dirty() and of how far live_granules_ swings.
+  uint32_t told_dirty_ ABSL_GUARDED_BY(mu_) = 0;
+  uint32_t told_swing_ ABSL_GUARDED_BY(mu_) = 0;
   // Pages of dirty granules that the system does not back, since they went
   // while they were in slabs; and those of them that went in this period of
   // HAKMEM_DECAY_MS and in the last one. Which granules they are in is not
@@ -305,6 +309,8 @@ class alignas(64) ArenaPart {
   // last due.
   Retention large_retention_ ABSL_GUARDED_BY(mu_);
   bool large_taken_ ABSL_GUARDED_BY(mu_) = false;
+  RecentLevels levels_ ABSL_GUARDED_BY(mu_);      // of live_granules_
+  int64_t swing_told_ ABSL_GUARDED_BY(mu_) = -1;  // when told_swing_ was
   uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;  // kept small
   uint32_t owners_frontier_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<uint32_t> tables_frontier_{0};  // tables are writable up to here

@@ -83,6 +83,13 @@ class ArenaPartsTest : public ArenaTest {
     EXPECT_EQ(arena_->parts_in_use(), kParts);
   }
 
+  // How far parts are from where they were is told when it goes on.
+  static void WaitForTheClock() {
+    const int64_t now = os::CoarseMilliseconds();
+    while (os::CoarseMilliseconds() == now) {
+    }
+  }
+
   // A run of every part, by its number, from threads.
   std::vector<Span*> OneOfEach(uint32_t granules,
                                SizeClass size_class = kNoClass) {
@@ -158,7 +165,7 @@ TEST_F(ArenaPartsTest, ThereAreAsManyAsTheArenaHasRoomFor) {
   EXPECT_EQ(parts(16 * kPartBytes, "3"), 3u);
   EXPECT_EQ(parts(16 * kPartBytes, "1"), 1u);
   EXPECT_EQ(parts(16 * kPartBytes, "0"),
-            std::bit_floor(std::clamp(arena_->processors() / 2, 1u, 8u)));
+            std::bit_floor(std::min(arena_->processors(), 8u)));
 }
 
 TEST_F(ArenaPartsTest, LimitsMeanOne) {
@@ -441,6 +448,68 @@ TEST_F(ArenaPartsTest, DecayKeepsToTheSum) {
   Free(most);
   arena_->Decay(os::CoarseMilliseconds());
   EXPECT_LE(arena_->GetStats().dirty_bytes, 2 * kMiB);
+}
+
+// What goes from part to part is wanted in each, though the sum is steady.
+TEST_F(ArenaPartsTest, WhatCrossesMayStay) {
+  constexpr size_t kRuns = 32;
+  constexpr uint32_t kRunGranules = 16;
+  constexpr size_t kBytes = kRuns * kRunGranules * kGranuleSize;
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  MakeParts(kMiB);
+  unsetenv("HAKMEM_DECAY_MS");
+  WaitUntilInUse(kParts);
+  std::vector<Span*> spans;
+  for (size_t i = 0; i < kRuns; ++i) {
+    spans.push_back(Allocate(kRunGranules, kGranuleSize, 7));
+  }
+  uint32_t at = PartOf(spans[0]);
+  const auto move = [&] {
+    WaitForTheClock();
+    const uint32_t to = at ^ 1;
+    while (at != to) {
+      OnThread([&] {
+        Span* const probe = Allocate(1);
+        const bool is_there = PartOf(probe) == to;
+        Free(probe);
+        if (!is_there) return;
+        for (Span*& span : spans) {
+          Free(span);
+          span = Allocate(kRunGranules, kGranuleSize, 7);
+        }
+        at = to;
+      });
+    }
+  };
+  const auto purged = [this] { return arena_->GetStats().purged_bytes; };
+  move();
+  EXPECT_GT(purged(), kBytes / 2);
+  for (int i = 0; i < 6; ++i) move();
+  const size_t before = purged();
+  for (int i = 0; i < 4; ++i) move();
+  EXPECT_LT(purged() - before, 4 * kBytes / 16);
+  // It goes when nothing does so any longer.
+  arena_->Decay(os::CoarseMilliseconds() + 2 * kDecay);
+  arena_->Decay(os::CoarseMilliseconds() + 4 * kDecay);
+  EXPECT_LE(arena_->GetStats().dirty_bytes, 2 * kMiB);
+}
+
+TEST_F(ArenaPartsTest, WhatComesAndGoesCrossesNothing) {
+  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+  MakeParts();
+  unsetenv("HAKMEM_DECAY_MS");
+  UseAllParts();
+  for (int i = 0; i < 3; ++i) {
+    std::vector<Span*> spans;
+    for (int run = 0; run < 32; ++run) {
+      spans.push_back(Allocate(16, kGranuleSize, 7));
+    }
+    for (Span* const span : spans) {
+      if (span == spans[0] || span == spans[31]) WaitForTheClock();
+      Free(span);
+    }
+    EXPECT_EQ(arena_->crossing_granules(), 0u);
+  }
 }
 
 TEST_F(ArenaPartsTest, AnOwnersBinIsEnteredInAll) {

@@ -153,7 +153,7 @@ void ArenaPart::PurgeBeyondBound(int64_t now) {
       arena_->pressed()
           ? 0
           : retention_.Bound(large_retention_.Bound(plain, SIZE_MAX, now),
-                             arena_->Swing(now) >> kGranuleShift, now);
+                             Swing(now), now);
   if (const size_t dirty = DirtyInAll(); dirty > bound) {
     // A little more than needed, so that the next free does not come here
     // again; of a peak to which the program comes back, no more than that.
@@ -162,6 +162,22 @@ void ArenaPart::PurgeBeyondBound(int64_t now) {
   }
   DecayLocked(now);
   ShowFigures();
+}
+
+// How far demand is from where it was lately, in granules; and what goes from
+// one part to another, which leaves the sum as it is and is wanted all the same.
+size_t ArenaPart::Swing(int64_t now) {
+  const size_t of_all = arena_->Swing(now) >> kGranuleShift;
+  if (arena_->parts_in_use() == 1) return of_all;
+  const size_t live = live_granules_.load(std::memory_order_relaxed);
+  const int64_t period = arena_->decay_period();
+  if (std::exchange(swing_told_, now) == now) {
+    levels_.Note(live, period, now);
+  } else {
+    const auto own = static_cast<uint32_t>(levels_.Swing(live, period, now));
+    arena_->NoteSwing(own - std::exchange(told_swing_, own), now);
+  }
+  return of_all + arena_->crossing_granules();
 }
 
 // Dirty() of all parts together.

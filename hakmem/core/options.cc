@@ -25,7 +25,7 @@ constexpr OptionInfo kOptionTable[] = {
      uint64_t{1} << 42,
      "address space to set aside; halved until the system grants it"},
     {"HAKMEM_ARENA_PARTS", &Options::arena_parts, 0, 8,
-     "parts of it that threads use; 0: half of the processors, up to 8"},
+     "parts of it that threads use; 0: as many as processors, up to 8"},
     {"HAKMEM_DIRECT_MAPS", &Options::direct_maps, 0, 1,
      "1: map directly what does not fit into the arena; 0: fail with ENOMEM"},
     {"HAKMEM_CACHE_BYTES", &Options::cache_bytes, 0, uint64_t{1} << 42,

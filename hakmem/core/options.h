@@ -42,7 +42,7 @@ struct Options {
   // Address space to set aside for the arena, in bytes.
   uint64_t arena_bytes = uint64_t{1} << 40;
   // Parts with a lock of their own that the arena is divided into, at most. 0
-  // stands for half of the processors.
+  // stands for as many as there are processors.
   uint64_t arena_parts = 0;
   // 1: what does not fit into the arena is mapped directly. 0: it fails.
   uint64_t direct_maps = 1;
