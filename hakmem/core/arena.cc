@@ -78,9 +78,9 @@ void Arena::SetUp() {
 }
 
 // As many parts as processors, fewer where they would be small, and one where
-// sums of all parts are to be kept below a limit. With two on two processors the
-// workload "threads" took 0.85 times as long as with one, and had 26 MiB where
-// it had 24; with four 0.7 times, and 30 MiB.
+// sums of all parts are to be kept below a limit. With two on two processors
+// the workload "threads" took 0.85 times as long as with one, and had 26 MiB
+// where it had 24; with four 0.7 times, and 30 MiB.
 void Arena::Divide() {
   uint64_t parts = options_.arena_parts;
   if (parts == 0) parts = std::bit_floor(processors_);
@@ -119,9 +119,8 @@ void Arena::NoteSwing(uint32_t change, int64_t now) {
       swing_granules_.fetch_add(change, std::memory_order_relaxed) + change;
   const size_t of_all =
       live_levels_.Swing(live_bytes() >> kGranuleShift, decay_period(), now);
-  crossing_granules_.store(
-      static_cast<uint32_t>(each - std::min(each, of_all)),
-      std::memory_order_relaxed);
+  crossing_granules_.store(static_cast<uint32_t>(each - std::min(each, of_all)),
+                           std::memory_order_relaxed);
 }
 
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,

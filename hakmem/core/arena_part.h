@@ -309,8 +309,8 @@ class alignas(64) ArenaPart {
   // last due.
   Retention large_retention_ ABSL_GUARDED_BY(mu_);
   bool large_taken_ ABSL_GUARDED_BY(mu_) = false;
-  RecentLevels levels_ ABSL_GUARDED_BY(mu_);      // of live_granules_
-  int64_t swing_told_ ABSL_GUARDED_BY(mu_) = -1;  // when told_swing_ was
+  RecentLevels levels_ ABSL_GUARDED_BY(mu_);       // of live_granules_
+  int64_t swing_told_ ABSL_GUARDED_BY(mu_) = -1;   // when told_swing_ was
   uint32_t small_pages_ ABSL_GUARDED_BY(mu_) = 0;  // kept small
   uint32_t owners_frontier_ ABSL_GUARDED_BY(mu_) = 0;
   std::atomic<uint32_t> tables_frontier_{0};  // tables are writable up to here

@@ -164,8 +164,8 @@ void ArenaPart::PurgeBeyondBound(int64_t now) {
   ShowFigures();
 }
 
-// How far demand is from where it was lately, in granules; and what goes from
-// one part to another, which leaves the sum as it is and is wanted all the same.
+// How far demand is from where it was lately, in granules, and what goes from
+// part to part: that leaves the sum as it is, and is wanted all the same.
 size_t ArenaPart::Swing(int64_t now) {
   const size_t of_all = arena_->Swing(now) >> kGranuleShift;
   if (arena_->parts_in_use() == 1) return of_all;
