@@ -175,8 +175,8 @@ class Arena {
   // memory for the owner map both stay as they are.
   void SetOwner(const Span* slab, uint32_t key, uint32_t bin = 0);
 
-  // A bin of its own for the owner of this key, which gets and gives back no
-  // slab meanwhile; enters it in the class map for the slabs that it has. 0
+  // A bin of its own for the owner of this key, which gets no slab meanwhile;
+  // enters it in the class map for the slabs that it has. 0
   // when all are given away: it is for ever. Blocks that are freed meanwhile
   // come by the old number or the new one.
   uint32_t GiveOwnBin(uint32_t key, SizeClass twin);

@@ -487,7 +487,7 @@ TEST_F(ArenaPartsTest, WhatCrossesMayStay) {
   for (int i = 0; i < 6; ++i) move();
   const size_t before = purged();
   for (int i = 0; i < 4; ++i) move();
-  EXPECT_LT(purged() - before, 4 * kBytes / 16);
+  EXPECT_LT(purged() - before, kBytes) << "of four times as much";
   // It goes when nothing does so any longer.
   arena_->Decay(os::CoarseMilliseconds() + 2 * kDecay);
   arena_->Decay(os::CoarseMilliseconds() + 4 * kDecay);

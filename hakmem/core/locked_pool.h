@@ -27,12 +27,13 @@ class ThreadCache;
 // as many cores that replaced blocks of 2 to 32 KiB waited most of their time.
 //
 // Thread safety: every function may be called from any thread; each takes the
-// lock of its class, or those of all classes one after the other, and below it
-// the arena's when a slab comes or goes. Invariants:
+// lock of its class, or those of all classes one after the other. Slabs come
+// from the arena, and go there, while none is held; below them is the arena's
+// where pages go, or an owner gets a slab. Invariants:
 //  1. A slab with all blocks taken is in no list; the first block that comes
 //     back puts it into one.
-//  2. A slab with all blocks free is its class's active slab, or is given back
-//     to the arena: an owner's at once.
+//  2. A slab with all blocks free is its class's active slab, or is on its way
+//     to the arena or from there: an owner's always.
 class LockedPool {
  public:
   explicit constexpr LockedPool(const PoolGeometry& geometry,
@@ -207,21 +208,29 @@ class LockedPool {
   // Calls fn(state) for all classes, and then all owners, each under its lock.
   template <typename Fn>
   void ForEachState(Fn fn);
-  // Gives the class, or the owner, an active slab with a free block; false when
-  // memory has run out.
-  bool Activate(ClassState& state, SizeClass size_class, uint32_t owner)
+  // Gives the class, or the owner, an active slab with a free block, from its
+  // lists or from `*fresh`; false when there is none.
+  bool Activate(ClassState& state, SizeClass size_class, uint32_t owner,
+                Slab** fresh)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
-  uint32_t AllocateFrom(ClassState& state, SizeClass size_class, uint32_t owner,
-                        void** out, uint32_t count)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
-  // These return whether there may be more free pages than may stay.
-  bool FreeLocked(ClassState& of_class, SizeClass size_class, void* block)
+  // Blocks of the class, or of the owner if it is not 0.
+  uint32_t AllocateFrom(SizeClass size_class, uint32_t owner, void** out,
+                        uint32_t count)
+      ABSL_LOCKS_EXCLUDED(MutexOf(size_class));
+  static Slab* CreateSlabs(SizeClass size_class, uint32_t blocks);
+  static void DestroySlabs(Slab* slabs);
+  // What is to be done when the lock has been given back.
+  struct Then {
+    bool look = false;      // there may be more free pages than may stay
+    Slab* empty = nullptr;  // to be destroyed; it is in no list
+  };
+  Then FreeLocked(ClassState& of_class, SizeClass size_class, void* block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
   // The rest of it, for a slab of an owner.
-  bool FreeOwned(SizeClass twin, Slab* slab)
+  Then FreeOwned(SizeClass twin, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(twin));
   // Puts a slab that is not active where its number of free blocks says.
-  bool File(ClassState& state, SizeClass size_class, Slab* slab)
+  Then File(ClassState& state, SizeClass size_class, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
   void CountDirty(ClassState& state, Slab* slab, uint32_t before);
   void NoteFirstSlab(SizeClass size_class, ClassState& of_class);

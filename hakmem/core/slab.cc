@@ -95,8 +95,8 @@ void Slab::FreeTagPieces(uint32_t count) {
 namespace {
 
 // How much of the large slabs of a class and its twin is resident when they go,
-// found out with some of them. Changes under the lock of either: when both come
-// at once, one is asked about sooner or later than its turn.
+// found out with some of them. When several go at once, one may be asked about
+// sooner or later than its turn.
 struct Use {
   std::atomic<uint8_t> slabs_left;  // until the next is asked about
   std::atomic<uint8_t> share;       // in 255ths
