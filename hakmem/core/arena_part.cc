@@ -140,18 +140,17 @@ ArenaPart::Outcome ArenaPart::Grow(uint32_t granules) {
 }
 
 void ArenaPart::InsertFree(uint32_t start, uint32_t length) {
-  if (start > first_ && maps().IsFree(start - 1)) {
-    const uint32_t before = free_.LengthAt(start - 1);
-    start -= before;
-    length += before;
-    free_.Remove(start);
-  }
   const uint32_t end = start + length;
   if (end < frontier_ && maps().IsFree(end)) {
     length += free_.LengthAt(end);
     free_.Remove(end);
   }
-  free_.Insert(start, length);
+  if (start > first_ && maps().IsFree(start - 1)) {
+    const uint32_t before = free_.LengthAt(start - 1);
+    free_.Resize(start - before, before + length);
+  } else {
+    free_.Insert(start, length);
+  }
 }
 
 void ArenaPart::Count(const Span* span, int64_t granules) {
@@ -231,8 +230,11 @@ ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
     const uintptr_t aligned = (address + alignment - 1) & ~(alignment - 1);
     start = run + static_cast<uint32_t>((aligned - address) >> kGranuleShift);
   }
-  free_.Remove(run);
-  if (start != run) free_.Insert(run, start - run);
+  if (start == run) {
+    free_.Remove(run);
+  } else {
+    free_.Resize(run, start - run);
+  }
   const uint32_t end = start + granules;
   if (end != run + length) free_.Insert(end, run + length - end);
   span->start = start;

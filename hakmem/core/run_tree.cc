@@ -40,17 +40,55 @@ void RunTree::Split(uint32_t node, uint32_t key, uint32_t* low,
   }
 }
 
-uint32_t RunTree::RemoveFrom(uint32_t node, uint32_t start) {
-  if (node == start) return Join(nodes_[node].left, nodes_[node].right);
-  Node& n = nodes_[node];
-  uint32_t& child = start < node ? n.left : n.right;
-  child = RemoveFrom(child, start);
-  // Most nodes have a longer run elsewhere, and need not be looked at again.
-  const uint32_t length = nodes_[start].length;
+// After a run below has gone, or become shorter, that had this length: most
+// nodes have a longer one elsewhere, and need not be looked at again.
+void RunTree::UpdateWithout(uint32_t node, uint32_t start, uint32_t length) {
+  const Node& n = nodes_[node];
   if (n.longest == length || n.spaced == Room(start, length, kSpacing)) {
     Update(node);
   }
+}
+
+uint32_t RunTree::RemoveFrom(uint32_t node, uint32_t start) {
+  if (node == start) return Join(nodes_[node].left, nodes_[node].right);
+  uint32_t& child = start < node ? nodes_[node].left : nodes_[node].right;
+  child = RemoveFrom(child, start);
+  UpdateWithout(node, start, nodes_[start].length);
   return node;
+}
+
+void RunTree::ShrinkIn(uint32_t node, uint32_t start, uint32_t length) {
+  if (node == start) {
+    nodes_[start].length = length;
+    Update(start);
+    return;
+  }
+  const uint32_t before = nodes_[start].length;
+  ShrinkIn(start < node ? nodes_[node].left : nodes_[node].right, start,
+           length);
+  UpdateWithout(node, start, before);
+}
+
+// What stays as it was is not written: it is in others' caches, too.
+void RunTree::Raise(Node& node, uint32_t length, uint32_t room) {
+  if (node.longest < length) node.longest = length;
+  if (node.spaced < room) node.spaced = room;
+}
+
+void RunTree::Resize(uint32_t start, uint32_t length) {
+  if (length < nodes_[start].length) {
+    ShrinkIn(root_, start, length);
+  } else {
+    const uint32_t room = Room(start, length, kSpacing);
+    for (uint32_t node = root_;;) {
+      Node& n = nodes_[node];
+      Raise(n, length, room);
+      if (node == start) break;
+      node = start < node ? n.left : n.right;
+    }
+    nodes_[start].length = length;
+  }
+  nodes_[start + length - 1].length = length;
 }
 
 void RunTree::Insert(uint32_t start, uint32_t length) {
@@ -60,9 +98,7 @@ void RunTree::Insert(uint32_t start, uint32_t length) {
   uint32_t* link = &root_;
   while (*link != 0 && Priority(*link) >= Priority(start)) {
     Node& n = nodes_[*link];
-    // What stays as it was is not written: it is in others' caches, too.
-    if (n.longest < length) n.longest = length;
-    if (n.spaced < room) n.spaced = room;
+    Raise(n, length, room);
     link = start < *link ? &n.left : &n.right;
   }
   Split(*link, start, &nodes_[start].left, &nodes_[start].right);

@@ -43,6 +43,10 @@ class RunTree {
   void Insert(uint32_t start, uint32_t length);
   void Remove(uint32_t start);
 
+  // Gives the run that starts here another length. Takes less than to remove it
+  // and insert another.
+  void Resize(uint32_t start, uint32_t length);
+
   // The run of lowest address with room for `length` granules at a multiple of
   // `alignment` granules (a power of two), or 0.
   uint32_t Find(uint32_t length, uint32_t alignment) const;
@@ -86,6 +90,9 @@ class RunTree {
   uint32_t Join(uint32_t low, uint32_t high);
   void Split(uint32_t node, uint32_t key, uint32_t* low, uint32_t* high);
   uint32_t RemoveFrom(uint32_t node, uint32_t start);
+  void ShrinkIn(uint32_t node, uint32_t start, uint32_t length);
+  void UpdateWithout(uint32_t node, uint32_t start, uint32_t length);
+  static void Raise(Node& node, uint32_t length, uint32_t room);
   uint32_t FindBy(uint32_t Node::*most, uint32_t length,
                   uint32_t alignment) const;
   uint32_t FindIn(uint32_t node, uint32_t length, uint32_t alignment) const;

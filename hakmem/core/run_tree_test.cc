@@ -35,6 +35,18 @@ class Model {
     return start;
   }
 
+  // Another length for any run, up to twice as much as it has, and its start.
+  uint32_t ResizeAny(std::mt19937& random) {
+    const auto run = std::next(runs_.begin(), random() % runs_.size());
+    const auto next = std::next(run);
+    const uint32_t limit = next == runs_.end() ? granules_ : next->first;
+    const uint32_t most = std::min(2 * run->second, limit - run->first - 1);
+    run->second = 1 + random() % most;
+    return run->first;
+  }
+
+  uint32_t LengthAt(uint32_t start) const { return runs_.at(start); }
+
   uint32_t Find(uint32_t length, uint32_t alignment) const {
     for (const auto& [start, run] : runs_) {
       const uint32_t aligned = (start + alignment - 1) / alignment * alignment;
@@ -111,7 +123,10 @@ TEST(RunTreeTest, AgreesWithASimpleModel) {
     for (int step = 0; step < 3000; ++step) {
       // Grows to begin with, shrinks towards the end.
       const bool insert = random() % 3000 > static_cast<uint32_t>(step) / 2;
-      if (insert || model.runs().empty()) {
+      if (random() % 3 == 0 && !model.runs().empty()) {
+        const uint32_t start = model.ResizeAny(random);
+        tree.Resize(start, model.LengthAt(start));
+      } else if (insert || model.runs().empty()) {
         const uint32_t longest = random() % 8 == 0 ? 90 : 9;
         const uint32_t length = 1 + random() % longest;
         const uint32_t start = 1 + random() % (kGranules - length - 1);
