@@ -43,19 +43,14 @@ class UnwindCache {
   constexpr UnwindCache() = default;
 
   bool Find(uintptr_t pc, uint32_t tag, CompactRow* row) const {
-    const Entry& entry = entries_[IndexOf(pc)];
-    const uint32_t before = entry.sequence.load(std::memory_order_acquire);
-    const uintptr_t key = entry.pc.load(std::memory_order_relaxed);
-    const uint32_t owner = entry.tag.load(std::memory_order_relaxed);
-    row->shape = entry.shape.load(std::memory_order_relaxed);
-    row->saved = entry.saved.load(std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_acquire);
-    return (before & 1) == 0 && key == pc && owner == tag &&
-           entry.sequence.load(std::memory_order_relaxed) == before;
+    const size_t index = IndexOf(pc);
+    return Read(entries_[index], pc, tag, row) ||
+           Read(entries_[index ^ 1], pc, tag, row);
   }
 
+  // For what Find() has not found.
   void Put(uintptr_t pc, uint32_t tag, const CompactRow& row) {
-    Entry& entry = entries_[IndexOf(pc)];
+    Entry& entry = EntryFor(pc);
     uint32_t even = entry.sequence.load(std::memory_order_relaxed) & ~1u;
     if (!entry.sequence.compare_exchange_strong(even, even + 1,
                                                 std::memory_order_acquire)) {
@@ -80,11 +75,39 @@ class UnwindCache {
     std::atomic<uint64_t> saved{0};
   };
 
+  static bool Read(const Entry& entry, uintptr_t pc, uint32_t tag,
+                   CompactRow* row) {
+    const uint32_t before = entry.sequence.load(std::memory_order_acquire);
+    const uintptr_t key = entry.pc.load(std::memory_order_relaxed);
+    const uint32_t owner = entry.tag.load(std::memory_order_relaxed);
+    row->shape = entry.shape.load(std::memory_order_relaxed);
+    row->saved = entry.saved.load(std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_acquire);
+    return (before & 1) == 0 && key == pc && owner == tag &&
+           entry.sequence.load(std::memory_order_relaxed) == before;
+  }
+
+  // A row has two places, so that two frames of one stack are not in each
+  // other's way: where every row had one, that was so in one process of some
+  // hundred, and there each capture read both from the tables. It takes the
+  // place that changed less often, and so not always the same.
+  Entry& EntryFor(uintptr_t pc) {
+    Entry& one = entries_[IndexOf(pc)];
+    Entry& other = entries_[IndexOf(pc) ^ 1];
+    if (one.pc.load(std::memory_order_relaxed) == pc) return one;
+    if (other.pc.load(std::memory_order_relaxed) == pc) return other;
+    return other.sequence.load(std::memory_order_relaxed) <
+                   one.sequence.load(std::memory_order_relaxed)
+               ? other
+               : one;
+  }
+
   static size_t IndexOf(uintptr_t pc) {
     return static_cast<size_t>(pc * 0x9E3779B97F4A7C15u >> (64 - kBits));
   }
 
-  std::array<Entry, size_t{1} << kBits> entries_;
+  // The two places of a row are one cache line.
+  alignas(64) std::array<Entry, size_t{1} << kBits> entries_{};
 };
 
 }  // namespace hakmem

@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "hakmem/core/unwind_cache.h"
 
 namespace hakmem {
 namespace {
@@ -169,6 +170,32 @@ TEST(UnwindTest, KeepsErrno) {
   errno = 77;
   CaptureStack(frames, kMost, 0);
   EXPECT_EQ(errno, 77);
+}
+
+// As many rows as a deep stack has. Were there one place for each, some of
+// these would take another's.
+TEST(UnwindTest, RowsOfOneStackAreKeptTogether) {
+  constexpr uint32_t kTag = 3;
+  static constinit UnwindCache cache;
+  std::mt19937 random(1);
+  std::vector<uintptr_t> pcs(64);
+  for (uintptr_t& pc : pcs) pc = 0x555500000000 + random();
+  CompactRow row;
+  for (int pass = 0; pass < 3; ++pass) {
+    for (const uintptr_t pc : pcs) {
+      if (!cache.Find(pc, kTag, &row)) cache.Put(pc, kTag, {pc + 1, pc + 2});
+    }
+  }
+  for (const uintptr_t pc : pcs) {
+    ASSERT_TRUE(cache.Find(pc, kTag, &row));
+    EXPECT_EQ(row.shape, pc + 1);
+    EXPECT_EQ(row.saved, pc + 2);
+    EXPECT_FALSE(cache.Find(pc, kTag + 1, &row));
+  }
+  // Of another object in the same place.
+  cache.Put(pcs[0], kTag + 1, {7, 7});
+  EXPECT_TRUE(cache.Find(pcs[0], kTag + 1, &row));
+  EXPECT_FALSE(cache.Find(pcs[0], kTag, &row));
 }
 
 // Each page of a stack that is read costs a question to the system, once.
