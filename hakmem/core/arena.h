@@ -176,9 +176,9 @@ class Arena {
   void SetOwner(const Span* slab, uint32_t key, uint32_t bin = 0);
 
   // A bin of its own for the owner of this key, which gets no slab meanwhile;
-  // enters it in the class map for the slabs that it has. 0
-  // when all are given away: it is for ever. Blocks that are freed meanwhile
-  // come by the old number or the new one.
+  // enters it in the class map for the slabs that it has. 0 when all are given
+  // away: it is for ever. Blocks that are freed meanwhile come by the old
+  // number or the new one.
   uint32_t GiveOwnBin(uint32_t key, SizeClass twin);
 
   // How many are given away.
@@ -268,8 +268,7 @@ class Arena {
   // by how much more than their sum the parts are away from where they were. On
   // two parts a pool of blocks up to 1 MiB without caches, whose threads free
   // what others have allocated, had six times as many page faults as on one
-  // while such a part could keep no more than its share of what the sum had
-  // been away; now it has as many.
+  // while no more could stay than the sum had been away; it has half as many.
   uint32_t crossing_granules() const {
     return crossing_granules_.load(std::memory_order_relaxed);
   }

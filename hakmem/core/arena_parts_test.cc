@@ -39,6 +39,13 @@ class ArenaPartsTest : public ArenaTest {
     ASSERT_EQ(arena_->parts_in_use(), 1u);
   }
 
+  // Likewise, with kDecay for HAKMEM_DECAY_MS.
+  void MakePartsWithDecay(size_t retain_bytes = kMiB) {
+    setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
+    MakeParts(retain_bytes);
+    unsetenv("HAKMEM_DECAY_MS");
+  }
+
   // Calls fn() on a thread of its own.
   template <typename Fn>
   static void OnThread(Fn fn) {
@@ -400,9 +407,7 @@ TEST_F(ArenaPartsTest, PurgeLeavesWhatIsToBeKeptOfAll) {
 }
 
 TEST_F(ArenaPartsTest, EachDecays) {
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  MakeParts(64 * kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakePartsWithDecay(64 * kMiB);
   UseAllParts();
   const std::vector<Span*> spans = OneOfEach(20);
   for (Span* const span : spans) Free(span);
@@ -416,9 +421,7 @@ TEST_F(ArenaPartsTest, EachDecays) {
 // Together no more stays than of an arena in one; and a part may have all of
 // it.
 TEST_F(ArenaPartsTest, WhatMayStayIsOneSum) {
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  MakeParts(8 * kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakePartsWithDecay(8 * kMiB);
   WaitUntilInUse(kParts);
   const std::vector<Span*> spans = OneOfEach(80, 7);
   arena_->Purge(0);
@@ -434,9 +437,7 @@ TEST_F(ArenaPartsTest, WhatMayStayIsOneSum) {
 
 // What one has beyond the sum goes when anybody tidies.
 TEST_F(ArenaPartsTest, DecayKeepsToTheSum) {
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  MakeParts(kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakePartsWithDecay(kMiB);
   WaitUntilInUse(kParts);
   // Of 2 GiB that are live 16 MiB may stay, of none 1 MiB.
   const std::vector<Span*> spans = OneOfEach(160);
@@ -455,9 +456,7 @@ TEST_F(ArenaPartsTest, WhatCrossesMayStay) {
   constexpr size_t kRuns = 32;
   constexpr uint32_t kRunGranules = 16;
   constexpr size_t kBytes = kRuns * kRunGranules * kGranuleSize;
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  MakeParts(kMiB);
-  unsetenv("HAKMEM_DECAY_MS");
+  MakePartsWithDecay(kMiB);
   WaitUntilInUse(kParts);
   std::vector<Span*> spans;
   for (size_t i = 0; i < kRuns; ++i) {
@@ -495,9 +494,7 @@ TEST_F(ArenaPartsTest, WhatCrossesMayStay) {
 }
 
 TEST_F(ArenaPartsTest, WhatComesAndGoesCrossesNothing) {
-  setenv("HAKMEM_DECAY_MS", std::to_string(kDecay).c_str(), 1);
-  MakeParts();
-  unsetenv("HAKMEM_DECAY_MS");
+  MakePartsWithDecay();
   UseAllParts();
   for (int i = 0; i < 3; ++i) {
     std::vector<Span*> spans;
