@@ -38,7 +38,7 @@ void Arena::SetUp() {
   HelgrindIgnore(&demand_, sizeof(demand_));
   HelgrindIgnore(&regretted_, sizeof(regretted_));
   HelgrindIgnore(&large_regretted_, sizeof(large_regretted_));
-  HelgrindIgnore(&dirty_granules_, sizeof(dirty_granules_));
+  HelgrindIgnore(&told_, sizeof(told_));
   HelgrindIgnore(&swing_granules_, sizeof(swing_granules_));
   HelgrindIgnore(&crossing_granules_, sizeof(crossing_granules_));
   HelgrindIgnore(&live_levels_, sizeof(live_levels_));
@@ -60,7 +60,7 @@ void Arena::SetUp() {
   // Under a limit on address space leave half of it to everything else.
   const size_t limit = os::AddressSpaceLimit();
   while (bytes > limit / 2 && bytes > kLeastArena) bytes /= 2;
-  while (!maps_.Reserve(bytes, metadata_)) {
+  while (!maps_.Reserve(bytes)) {
     bytes = (bytes / 2) & ~uint64_t{kGranuleSize - 1};
     if (bytes < kLeastArena) break;
   }
@@ -90,9 +90,19 @@ void Arena::Divide() {
   if (count_ > 1) {
     part_shift_ =
         static_cast<uint32_t>(std::bit_width(maps_.granules / count_) - 1);
+    metadata_shift_ = static_cast<uint32_t>(
+        std::bit_width(maps_.metadata_bytes / count_) - 1);
   }
-  parts_[0].Init(*this, 0, 0, EndOf(0));
+  InitPart(0);
   parts_in_use_.store(1, std::memory_order_release);
+}
+
+void Arena::InitPart(uint32_t part) {
+  const size_t before = part == 0 ? 0 : size_t{part} << metadata_shift_;
+  const size_t bytes = part + 1 == count_ ? maps_.metadata_bytes - before
+                                          : size_t{1} << metadata_shift_;
+  parts_[part].Init(*this, part, {BeginOf(part), EndOf(part)},
+                    {maps_.metadata + before, bytes});
 }
 
 uint32_t Arena::OwnPart(uint32_t in_use) const {
@@ -104,7 +114,7 @@ void Arena::UseMoreParts() {
   uint32_t in_use = parts_in_use();
   const uint32_t more = std::min(in_use * 2, count_);
   for (uint32_t i = in_use; i < more; ++i) {
-    parts_[i].Init(*this, i, BeginOf(i), EndOf(i));
+    InitPart(i);
   }
   parts_in_use_.compare_exchange_strong(in_use, more, std::memory_order_release,
                                         std::memory_order_relaxed);
@@ -123,21 +133,17 @@ void Arena::NoteSwing(uint32_t change, int64_t now) {
                            std::memory_order_relaxed);
 }
 
-bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                        bool* zeroed, uint32_t* missed) {
-  if (missed != nullptr) *missed = 0;
-  if (!EnsureReady()) return false;
-  // More than any part has; and past here sums of the two fit into 32 bits.
-  const uint32_t most = EndOf(count_ - 1) - BeginOf(count_ - 1);
-  if (granules > most || (alignment >> kGranuleShift) > most) return false;
+// Calls allocate(part) for the parts in use, the thread's own one first, until
+// that says something other than kFull; if none does, for twice as many.
+template <typename Fn>
+bool Arena::TryParts(Fn allocate) {
   for (;;) {
     const uint32_t in_use = parts_in_use();
     const uint32_t own = OwnPart(in_use);
     bool refused = false;
     for (uint32_t i = 0; i < in_use; ++i) {
       ArenaPart& part = parts_[(own + i) % in_use];
-      const ArenaPart::Outcome outcome =
-          part.AllocateRun(span, granules, alignment, zeroed, missed);
+      const ArenaPart::Outcome outcome = allocate(part);
       if (outcome == ArenaPart::Outcome::kDone) {
         UseMorePartsIfContended(part);
         return true;
@@ -150,10 +156,57 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
   }
 }
 
-void Arena::FreeRun(Span* span, uint32_t absent, uint32_t lately) {
+bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
+                        bool* zeroed, uint32_t* missed) {
+  if (missed != nullptr) *missed = 0;
+  if (!EnsureReady() || !FitsIntoPart(granules, alignment)) return false;
+  return TryParts([&](ArenaPart& part) {
+    return part.AllocateRun(span, granules, alignment, zeroed, missed);
+  });
+}
+
+Span* Arena::AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
+                          size_t alignment, bool* zeroed, uint32_t* missed) {
+  if (missed != nullptr) *missed = 0;
+  if (!EnsureReady() || !FitsIntoPart(granules, alignment)) return nullptr;
+  Span* span = nullptr;
+  TryParts([&](ArenaPart& part) {
+    return part.AllocateSpan(&span, model, bytes, granules, alignment, zeroed,
+                             missed);
+  });
+  return span;
+}
+
+void Arena::FreeSpan(Span* span, size_t bytes, uint32_t absent,
+                     uint32_t lately) {
   ArenaPart& part = PartOfSpan(span);
-  part.FreeRun(span, absent, lately);
+  const bool elsewhere = bytes != 0 && &PartOfPiece(span) != &part;
+  part.FreeSpan(span, elsewhere ? 0 : bytes, absent, lately);
   UseMorePartsIfContended(part);
+  if (elsewhere) FreeMetadata(span, bytes);
+}
+
+void* Arena::AllocateMetadata(size_t bytes) {
+  if (!EnsureReady()) return nullptr;
+  void* piece = nullptr;
+  TryParts([&piece, bytes](ArenaPart& part) {
+    piece = part.AllocateMetadata(bytes);
+    return piece == nullptr ? ArenaPart::Outcome::kFull
+                            : ArenaPart::Outcome::kDone;
+  });
+  return piece;
+}
+
+void Arena::FreeMetadata(void* piece, size_t bytes) {
+  ArenaPart& part = PartOfPiece(piece);
+  part.FreeMetadata(piece, bytes);
+  UseMorePartsIfContended(part);
+}
+
+size_t Arena::PurgeMetadata() {
+  size_t purged = 0;
+  for (ArenaPart& part : used_parts()) purged += part.PurgeMetadata();
+  return purged;
 }
 
 Span* Arena::FreeLarge(const void* block) {
@@ -208,7 +261,7 @@ size_t Arena::Decay(int64_t now) {
 }
 
 size_t Arena::held_bytes() {
-  size_t held = held_beside_parts();
+  size_t held = direct_bytes();
   for (ArenaPart& part : used_parts()) {
     MutexLock lock(part.mutex());
     held += part.held_bytes();
@@ -251,21 +304,17 @@ Arena::Stats Arena::GetStats() {
   Stats stats = {};
   stats.reserved_bytes = size_t{maps_.granules} * kGranuleSize;
   for (ArenaPart& part : used_parts()) part.AddStats(stats);
-  stats.metadata_bytes = metadata_.used_bytes();
   stats.table_bytes += maps_.class_map_bytes();
-  metadata_.ForEachAccessible(
-      [&stats](const void*, size_t bytes) { stats.table_bytes += bytes; });
   return stats;
 }
 
 Arena::Residency Arena::GetResidency() {
   Residency residency = {};
   for (ArenaPart& part : used_parts()) part.AddResidency(residency);
-  const auto add = [&residency](const void* start, size_t bytes) {
-    residency.tables += os::ResidentBytes(start, bytes);
-  };
-  if (maps_.base != nullptr) add(maps_.class_map, maps_.class_map_bytes());
-  metadata_.ForEachAccessible(add);
+  if (maps_.base != nullptr) {
+    residency.tables +=
+        os::ResidentBytes(maps_.class_map, maps_.class_map_bytes());
+  }
   return residency;
 }
 

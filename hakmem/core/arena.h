@@ -6,11 +6,12 @@
 // owner map, four bytes a granule, which says what site all blocks there are
 // of.
 //
-// The granules are divided among parts, each a range with a lock of its own
-// (arena_part.h). A program begins with one of them and gets by with it unless
-// its threads often wait for each other there. Then twice as many come into
-// use, and each thread takes from the one that is its own as long as that has
-// room. What is freed goes back to where it came from.
+// The granules are divided among parts, each a range with a lock of its own and
+// with metadata of its own (arena_part.h, metadata.h). A program begins with
+// one of them and gets by with it unless its threads often wait for each other
+// there. Then twice as many come into use, and each thread takes from the one
+// that is its own as long as that has room. What is freed goes back to where it
+// came from.
 
 #ifndef HAKMEM_CORE_ARENA_H_
 #define HAKMEM_CORE_ARENA_H_
@@ -23,6 +24,7 @@
 #include <span>
 
 #include "absl/base/call_once.h"
+#include "absl/base/config.h"
 #include "hakmem/core/arena_maps.h"
 #include "hakmem/core/arena_part.h"
 #include "hakmem/core/demand.h"
@@ -47,6 +49,14 @@ namespace hakmem {
 //     (site_cache.h).
 class Arena {
  public:
+  // TSan can keep count of 64 locks that a thread holds, and one that forks
+  // holds all of hakmem's.
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+  static constexpr uint32_t kMostParts = 8;
+#else
+  static constexpr uint32_t kMostParts = kObservedParts;
+#endif
+
   constexpr Arena() = default;
 
   // Reads the options, the first time. The reservation waits for the first
@@ -69,17 +79,27 @@ class Arena {
   // kind and class that it names, and with start and granules filled in.
   // `*zeroed`, unless null, says whether all of it reads as zero; `*missed`,
   // how many pages of it went to the system lately, out of slabs (see
-  // FreeRun()). False, and nothing else changed, when there is no such run.
+  // FreeSpan()). False, and nothing else changed, when there is no such run.
   bool AllocateRun(Span* span, uint32_t granules, size_t alignment,
                    bool* zeroed, uint32_t* missed = nullptr);
 
-  // Gives the span's granules back. The span itself stays the caller's. Of its
-  // pages `absent` went to the system while the span was in use, `lately` of
-  // them within HAKMEM_DECAY_MS.
-  void FreeRun(Span* span, uint32_t absent = 0, uint32_t lately = 0);
+  // The same with a span that is made for it, for one lock: a piece of `bytes`
+  // of metadata that begins with a copy of `model`. Null for false. Others may
+  // come upon the span before the caller does.
+  Span* AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
+                     size_t alignment, bool* zeroed,
+                     uint32_t* missed = nullptr);
+
+  // Gives the span's granules back, and then the span, which is a piece of
+  // `bytes` of metadata; where that is 0, it stays the caller's. Of its pages
+  // `absent` went to the system while the span was in use, `lately` of them
+  // within HAKMEM_DECAY_MS.
+  void FreeSpan(Span* span, size_t bytes, uint32_t absent = 0,
+                uint32_t lately = 0);
 
   // Finds the span whose first byte `block` is, a large block, and takes it
-  // out of the maps; the granules are free again. Null when there is none.
+  // out of the maps; the granules are free again, and the span is the caller's.
+  // Null when there is none.
   Span* FreeLarge(const void* block);
 
   // Changes a span's length in place, cutting off its end or taking from the
@@ -102,10 +122,9 @@ class Arena {
   // blocks, free granules that the system still backs, direct mappings, and
   // hakmem's own tables as far as they are backed. A slab counts whole.
   size_t held_bytes();
-  // The part of it that is in no part of the arena.
-  size_t held_beside_parts() const {
-    return direct_bytes_.load(std::memory_order_relaxed) +
-           metadata_.resident_bytes();
+  // What of it is in no part of the arena.
+  size_t direct_bytes() const {
+    return direct_bytes_.load(std::memory_order_relaxed);
   }
 
   // For direct mappings: counts `bytes` as held and returns true, or returns
@@ -150,8 +169,7 @@ class Arena {
   Span* SpanOf(const void* address) const {
     const uint32_t index = maps_.span_map[maps_.GranuleOf(address)].load(
         std::memory_order_relaxed);
-    return index == 0 ? nullptr
-                      : static_cast<Span*>(metadata_.FromIndex(index));
+    return index == 0 ? nullptr : static_cast<Span*>(maps_.PieceAt(index));
   }
 
   // SpanOf() for a block that the caller has, and by its granule.
@@ -159,8 +177,8 @@ class Arena {
     return SpanOfLiveGranule(maps_.GranuleOf(block));
   }
   Span* SpanOfLiveGranule(size_t granule) const {
-    return static_cast<Span*>(metadata_.FromIndex(
-        maps_.span_map[granule].load(std::memory_order_relaxed)));
+    return static_cast<Span*>(
+        maps_.PieceAt(maps_.span_map[granule].load(std::memory_order_relaxed)));
   }
 
   // Calls fn(context, span) for the spans that begin in the next `granules`
@@ -222,8 +240,25 @@ class Arena {
         std::min<size_t>(granule >> part_shift_, count_ - 1));
   }
 
-  // Metadata and options; valid once EnsureReady() has returned true.
-  Metadata& metadata() { return metadata_; }
+  // See Metadata. Of the part that is the thread's own, where that has room;
+  // null too when the arena could not be made.
+  void* AllocateMetadata(size_t bytes);
+  void FreeMetadata(void* piece, size_t bytes);
+  // Returns the memory of pages without a piece to the system; says how many
+  // bytes.
+  size_t PurgeMetadata();
+  // Bytes handed out and not given back.
+  size_t metadata_bytes() const {
+    size_t sum = 0;
+    for (const ArenaPart& part : used_parts()) sum += part.metadata_bytes();
+    return sum;
+  }
+
+  // A piece by its index, and an index, which is never 0, by the piece.
+  void* PieceAt(uint32_t index) const { return maps_.PieceAt(index); }
+  uint32_t IndexOf(const void* piece) const { return maps_.IndexOf(piece); }
+
+  // Valid once EnsureReady() has returned true.
   const Options& options() const { return options_; }
 
   // HAKMEM_DECAY_MS, in milliseconds.
@@ -255,13 +290,17 @@ class Arena {
   // Likewise the parts, of large blocks' memory.
   std::atomic<size_t>& large_regretted() { return large_regretted_; }
 
-  // Free granules that the system still backs, by estimate, as the parts tell
-  // where there are several.
-  uint32_t dirty_granules() const {
-    return dirty_granules_.load(std::memory_order_relaxed);
-  }
-  void AddDirty(uint32_t change) {  // modulo 2^32
-    dirty_granules_.fetch_add(change, std::memory_order_relaxed);
+  // What the parts have, together, in granules, as they tell where there are
+  // several: one sum of two, since every run changes both.
+  struct Told {
+    uint32_t dirty;  // free, and the system still backs them, by estimate
+    uint32_t live;
+    uint64_t sum() const { return uint64_t{live} << 32 | dirty; }
+  };
+  uint32_t dirty_granules() const { return told().dirty; }
+  // `change` is that of a sum(), modulo 2^64.
+  void Tell(uint64_t change) {
+    told_.fetch_add(change, std::memory_order_relaxed);
   }
 
   // How much, in granules, has lately gone from one part to another and back:
@@ -277,9 +316,7 @@ class Arena {
 
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
-    size_t sum = 0;
-    for (const ArenaPart& part : used_parts()) sum += part.live_bytes();
-    return sum;
+    return count_ == 1 ? parts_[0].live_bytes() : told().live * kGranuleSize;
   }
 
   using Stats = ArenaStats;
@@ -298,15 +335,12 @@ class Arena {
   }
 
  private:
-  // So many that a thread that forks, and holds all of hakmem's locks, holds
-  // less than the 64 that TSan can keep count of.
-  static constexpr uint32_t kMostParts = kObservedParts;
-
   // No part is smaller, but for the only one: in granules, 4 GiB.
   static constexpr uint32_t kLeastPart = 2 * ArenaMaps::kStep;
 
   void SetUp();
   void Divide();
+  void InitPart(uint32_t part);
   uint32_t BeginOf(uint32_t part) const { return part << part_shift_; }
   uint32_t EndOf(uint32_t part) const {
     return part + 1 == count_ ? maps_.granules : BeginOf(part + 1);
@@ -315,7 +349,19 @@ class Arena {
   std::span<const ArenaPart> used_parts() const {
     return {parts_.data(), parts_in_use()};
   }
+  // Whether some part has as much, were it empty. What is longer is none's, and
+  // past here sums of the two fit into 32 bits.
+  bool FitsIntoPart(uint32_t granules, size_t alignment) const {
+    const uint32_t most = EndOf(count_ - 1) - BeginOf(count_ - 1);
+    return granules <= most && (alignment >> kGranuleShift) <= most;
+  }
   uint32_t OwnPart(uint32_t in_use) const;
+  template <typename Fn>
+  bool TryParts(Fn allocate);
+  Told told() const {
+    const uint64_t sum = told_.load(std::memory_order_relaxed);
+    return {static_cast<uint32_t>(sum), static_cast<uint32_t>(sum >> 32)};
+  }
   void UseMoreParts();
   void UseMorePartsIfContended(const ArenaPart& part) {
     if (parts_in_use() < count_ && part.IsContended()) [[unlikely]]
@@ -323,6 +369,11 @@ class Arena {
   }
   ArenaPart& PartOfSpan(const Span* span) {
     return parts_[PartOf(span->start)];
+  }
+  ArenaPart& PartOfPiece(const void* piece) {
+    const auto offset =
+        static_cast<size_t>(static_cast<const char*>(piece) - maps_.metadata);
+    return parts_[std::min<size_t>(offset >> metadata_shift_, count_ - 1)];
   }
 
   ArenaView view_;
@@ -332,7 +383,6 @@ class Arena {
 
   // Set by SetUp() and constant after it.
   Options options_;
-  Metadata metadata_;
   size_t cache_bytes_ = 0;
   uint32_t processors_ = 1;
   size_t limit_bytes_ = SIZE_MAX;
@@ -341,12 +391,13 @@ class Arena {
   uint32_t count_ = 1;  // of parts
   // A part has so many granules, as a power of two; but the last has the rest.
   uint32_t part_shift_ = 31;
+  uint32_t metadata_shift_ = 63;  // likewise, in bytes
 
   // This changes with every few runs and more.
   alignas(64) std::atomic<size_t> work_{0};
   std::atomic<size_t> regretted_{0};
   std::atomic<size_t> large_regretted_{0};
-  std::atomic<uint32_t> dirty_granules_{0};
+  std::atomic<uint64_t> told_{0};
   std::atomic<uint32_t> swing_granules_{0};  // of each part, together
   std::atomic<uint32_t> crossing_granules_{0};
   RecentLevels live_levels_;  // of the sum

@@ -30,19 +30,19 @@ bool CommitTable(T* table, uint32_t from, uint32_t to, uint32_t granules) {
 
 }  // namespace
 
-bool ArenaMaps::Reserve(uint64_t arena_bytes, Metadata& metadata) {
+bool ArenaMaps::Reserve(uint64_t arena_bytes) {
   const size_t count = arena_bytes >> kGranuleShift;
   const size_t class_bytes = PageUp(count);
   const size_t span_bytes = PageUp(count * sizeof(uint32_t));
   const size_t owner_bytes = span_bytes;
   const size_t node_bytes = PageUp(count * sizeof(RunTree::Node));
   const size_t bits_bytes = PageUp(count / 8 + sizeof(uint64_t));
-  const size_t metadata_bytes = MetadataBytes(arena_bytes);
+  const size_t pieces_bytes = MetadataBytes(arena_bytes);
   const size_t gap =
       class_bytes < os::kHugePageSize ? 0 : os::kHugePageSize - kClassMapHead;
   const size_t total = arena_bytes + gap + class_bytes + kClassMapHead +
                        span_bytes + owner_bytes + node_bytes + 5 * bits_bytes +
-                       metadata_bytes;
+                       pieces_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kAlignment));
   if (start == nullptr) return false;
   char* next = start + arena_bytes + gap;
@@ -68,7 +68,8 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes, Metadata& metadata) {
     os::Unmap(start, total);
     return false;
   }
-  metadata.Init(next, metadata_bytes);
+  metadata = next;
+  metadata_bytes = pieces_bytes;
   base = start;
   granules = static_cast<uint32_t>(count);
   return true;

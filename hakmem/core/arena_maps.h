@@ -70,9 +70,9 @@ struct ArenaMaps {
   // The arena begins with a huge page.
   static constexpr size_t kAlignment = os::kHugePageSize;
 
-  // Sets the address space aside and gives `metadata` its share. False, and
-  // nothing changed, when the system refuses.
-  bool Reserve(uint64_t arena_bytes, Metadata& metadata);
+  // Sets the address space aside. False, and nothing changed, when the system
+  // refuses.
+  bool Reserve(uint64_t arena_bytes);
 
   // Makes the tables writable, but for the owner map, for granules from..to.
   // Both are multiples of kStep, or `to` is the end.
@@ -117,6 +117,15 @@ struct ArenaMaps {
     return span_map[granule].load(std::memory_order_relaxed) == 0;
   }
 
+  // A piece of metadata and its index, which is 0 for none.
+  void* PieceAt(uint32_t index) const {
+    return metadata + size_t{index} * Metadata::kUnit;
+  }
+  uint32_t IndexOf(const void* piece) const {
+    return static_cast<uint32_t>((static_cast<const char*>(piece) - metadata) /
+                                 Metadata::kUnit);
+  }
+
   static constexpr size_t PageUp(size_t bytes) {
     return (bytes + os::kPageSize - 1) & ~(os::kPageSize - 1);
   }
@@ -134,6 +143,9 @@ struct ArenaMaps {
   uint64_t* clean = nullptr;
   uint64_t* small = nullptr;
   uint64_t* purged[2] = {};
+  // Reserved for the metadata of all parts.
+  char* metadata = nullptr;
+  size_t metadata_bytes = 0;
 };
 
 }  // namespace hakmem

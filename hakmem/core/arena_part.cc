@@ -1,6 +1,7 @@
 #include "hakmem/core/arena_part.h"
 
 #include <algorithm>
+#include <new>
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/observed.h"
@@ -20,8 +21,8 @@ constexpr uint32_t kSpacedShare = 4;
 
 }  // namespace
 
-void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
-                     uint32_t end) {
+void ArenaPart::Init(Arena& arena, uint32_t index, Range range,
+                     Region metadata) {
   HelgrindIgnore(&counts_waits_, sizeof(counts_waits_));
   HelgrindIgnore(&waits_, sizeof(waits_));
   HelgrindIgnore(&earlier_waits_, sizeof(earlier_waits_));
@@ -32,8 +33,9 @@ void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
   if (arena_ != nullptr) return;
   arena_ = &arena;
   index_ = index;
+  const uint32_t begin = range.begin;
   begin_ = begin;
-  end_ = end;
+  end_ = range.end;
   // Granule 0 stays unused: 0 is the null of the tree.
   first_ = std::max(begin, 1u);
   frontier_ = begin;
@@ -48,6 +50,7 @@ void ArenaPart::Init(Arena& arena, uint32_t index, uint32_t begin,
   purged_now_ = all.purged[0];
   purged_before_ = all.purged[1];
   counts_waits_.store(arena.parts() > 1, std::memory_order_relaxed);
+  metadata_.Init(metadata.start, metadata.bytes);
   retention_.RememberWith(arena.regretted(), kGranuleSize);
   large_retention_.RememberWith(arena.large_regretted(), kGranuleSize);
 }
@@ -164,7 +167,7 @@ void ArenaPart::Count(const Span* span, int64_t granules) {
 }
 
 void ArenaPart::Enter(Span* span, uint32_t from, uint32_t to) {
-  const uint32_t index = arena_->metadata().IndexOf(span);
+  const uint32_t index = maps().IndexOf(span);
   for (uint32_t g = from; g < to; ++g) {
     maps().span_map[g].store(index, std::memory_order_relaxed);
     if (span->size_class != kNoClass) {
@@ -195,14 +198,13 @@ void ArenaPart::Leave(const Span* span, uint32_t from, uint32_t to) {
 // the fewer pages that anybody has ever touched. The gaps serve small slabs,
 // and all before the part grows. The workload "threads" has 21 MiB at its peak
 // where it had 34; 23 with half the spacing.
-bool ArenaPart::IsSpaced(const Span& span) const {
-  return PlainOf(span.size_class) > kLastL2Class &&
+bool ArenaPart::IsSpaced(SizeClass size_class) const {
+  return PlainOf(size_class) > kLastL2Class &&
          frontier_ - begin_ < (end_ - begin_) / kSpacedShare;
 }
 
-ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
-                                          size_t alignment, bool* zeroed,
-                                          uint32_t* missed) {
+ArenaPart::Outcome ArenaPart::FindPlace(SizeClass size_class, uint32_t granules,
+                                        size_t alignment, Place* place) {
   // The arena itself is aligned to that only: what needs more is looked for
   // among longer runs.
   constexpr size_t kMost = ArenaMaps::kAlignment;
@@ -212,10 +214,8 @@ ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
       alignment <= kMost
           ? granules
           : granules + static_cast<uint32_t>(alignment >> kGranuleShift);
-  Lock lock(*this);
   if (!MakeRoom(granules * kGranuleSize)) return Outcome::kRefused;
-  const bool spaced = IsSpaced(*span);
-  uint32_t run = spaced ? free_.FindSpaced(granules) : 0;
+  uint32_t run = IsSpaced(size_class) ? free_.FindSpaced(granules) : 0;
   const uint32_t step = run != 0 ? RunTree::kSpacing : align;
   if (run == 0) run = free_.Find(search, align);
   if (run == 0) {
@@ -223,13 +223,20 @@ ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
     if (outcome != Outcome::kDone) return outcome;
     run = free_.Find(search, align);
   }
-  const uint32_t length = free_.LengthAt(run);
   uint32_t start = RunTree::AlignUp(run, step);
   if (alignment > kMost) {
     const auto address = reinterpret_cast<uintptr_t>(maps().AddressOf(run));
     const uintptr_t aligned = (address + alignment - 1) & ~(alignment - 1);
     start = run + static_cast<uint32_t>((aligned - address) >> kGranuleShift);
   }
+  *place = {start, run};
+  return Outcome::kDone;
+}
+
+void ArenaPart::TakePlace(Place place, Span* span, uint32_t granules,
+                          bool* zeroed, uint32_t* missed) {
+  const auto [start, run] = place;
+  const uint32_t length = free_.LengthAt(run);
   if (start == run) {
     free_.Remove(run);
   } else {
@@ -251,14 +258,66 @@ ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
   NotePressure();
   ShowFigures();
   if (zeroed != nullptr) *zeroed = dirty == 0;
+}
+
+ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
+                                          size_t alignment, bool* zeroed,
+                                          uint32_t* missed) {
+  Lock lock(*this);
+  Place place = {};
+  const Outcome outcome =
+      FindPlace(span->size_class, granules, alignment, &place);
+  if (outcome == Outcome::kDone) {
+    TakePlace(place, span, granules, zeroed, missed);
+  }
+  return outcome;
+}
+
+ArenaPart::Outcome ArenaPart::AllocateSpan(Span** span, const Span& model,
+                                           size_t bytes, uint32_t granules,
+                                           size_t alignment, bool* zeroed,
+                                           uint32_t* missed) {
+  Lock lock(*this);
+  Place place = {};
+  const Outcome outcome =
+      FindPlace(model.size_class, granules, alignment, &place);
+  if (outcome != Outcome::kDone) return outcome;
+  void* const piece = metadata_.Allocate(bytes);
+  if (piece == nullptr) return Outcome::kFull;
+  *span = new (piece) Span(model);
+  TakePlace(place, *span, granules, zeroed, missed);
+  ShowMetadata();
   return Outcome::kDone;
 }
 
-void ArenaPart::FreeRun(Span* span, uint32_t absent, uint32_t lately) {
+void ArenaPart::FreeSpan(Span* span, size_t bytes, uint32_t absent,
+                         uint32_t lately) {
   Lock lock(*this);
   Leave(span, span->start, span->start + span->granules);
+  if (bytes != 0) {
+    metadata_.Free(span, bytes);
+    ShowMetadata();
+  }
   if (absent != 0) CountAbsent(absent, lately);
   PurgeBeyondBound(os::CoarseMilliseconds());
+}
+
+void* ArenaPart::AllocateMetadata(size_t bytes) {
+  Lock lock(*this);
+  void* const piece = metadata_.Allocate(bytes);
+  ShowMetadata();
+  return piece;
+}
+
+void ArenaPart::FreeMetadata(void* piece, size_t bytes) {
+  Lock lock(*this);
+  metadata_.Free(piece, bytes);
+  ShowMetadata();
+}
+
+size_t ArenaPart::PurgeMetadata() {
+  Lock lock(*this);
+  return metadata_.Purge();
 }
 
 Span* ArenaPart::FreeLarge(const void* block) {
@@ -306,7 +365,7 @@ bool ArenaPart::ResizeRun(Span* span, uint32_t granules) {
 }
 
 // Of all parts, which are this one where there are limits.
-size_t ArenaPart::Held() { return held_bytes() + arena_->held_beside_parts(); }
+size_t ArenaPart::Held() { return held_bytes() + arena_->direct_bytes(); }
 
 // Of a run that is handed out some may be dirty already, so at times a little
 // more goes than would have been needed.
@@ -365,7 +424,12 @@ void ArenaPart::ShowFigures() {
   show(shown.large_bytes, large_granules_);
   show(shown.free_dirty_bytes, dirty_granules_);
   show(shown.purged_bytes, purged_granules_);
-  if (arena_->parts() != 1) TellDirty();
+  if (arena_->parts() != 1) Tell();
+}
+
+void ArenaPart::ShowMetadata() {
+  hak_observed.parts[index_].metadata_bytes.store(metadata_.used_bytes(),
+                                                  std::memory_order_relaxed);
 }
 
 void ArenaPart::AddStats(ArenaStats& stats) {
@@ -377,6 +441,7 @@ void ArenaPart::AddStats(ArenaStats& stats) {
   stats.slab_bytes += live_bytes() - large;
   stats.dirty_bytes += size_t{dirty_granules_} * kGranuleSize;
   stats.purged_bytes += purged_granules_ * kGranuleSize;
+  stats.metadata_bytes += metadata_.used_bytes();
   ForEachTable(
       [&stats](const void*, size_t bytes) { stats.table_bytes += bytes; });
 }
@@ -385,6 +450,7 @@ template <typename Fn>
 void ArenaPart::ForEachTable(Fn fn) const {
   maps().ForEachTable(begin_, tables_frontier_.load(std::memory_order_relaxed),
                       owners_frontier_, fn);
+  metadata_.ForEachAccessible(fn);
 }
 
 // No lock is held while the system is asked about blocks: granules may change

@@ -1,4 +1,5 @@
-// A part of the arena: a range of its granules, with a lock of its own.
+// A part of the arena: a range of its granules and a share of the metadata,
+// with a lock of their own.
 
 #ifndef HAKMEM_CORE_ARENA_PART_H_
 #define HAKMEM_CORE_ARENA_PART_H_
@@ -10,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/arena_maps.h"
 #include "hakmem/core/demand.h"
+#include "hakmem/core/metadata.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/retention.h"
 #include "hakmem/core/run_tree.h"
@@ -58,9 +60,21 @@ class alignas(64) ArenaPart {
  public:
   constexpr ArenaPart() = default;
 
-  // Makes it the part of this number, of granules begin..end, the first time.
-  // Both are multiples of ArenaMaps::kStep, or `end` is that of the arena.
-  void Init(Arena& arena, uint32_t index, uint32_t begin, uint32_t end)
+  // Granules begin..end. Both are multiples of ArenaMaps::kStep, or `end` is
+  // that of the arena.
+  struct Range {
+    uint32_t begin;
+    uint32_t end;
+  };
+  // Reserved address space, whole pages.
+  struct Region {
+    char* start;
+    size_t bytes;
+  };
+
+  // Makes it the part of this number, of these granules, with metadata there,
+  // the first time.
+  void Init(Arena& arena, uint32_t index, Range range, Region metadata)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // See Arena::AllocateRun(), and where there is no such run, why.
@@ -71,11 +85,18 @@ class alignas(64) ArenaPart {
   };
   Outcome AllocateRun(Span* span, uint32_t granules, size_t alignment,
                       bool* zeroed, uint32_t* missed) ABSL_LOCKS_EXCLUDED(mu_);
+  // Likewise Arena::AllocateSpan(): sets `*span`, where that is done.
+  Outcome AllocateSpan(Span** span, const Span& model, size_t bytes,
+                       uint32_t granules, size_t alignment, bool* zeroed,
+                       uint32_t* missed) ABSL_LOCKS_EXCLUDED(mu_);
 
   // As the functions of the arena of these names, for what is in this part. Of
   // ForEachSpan() the granules that it has been through go from `*granules`.
-  void FreeRun(Span* span, uint32_t absent, uint32_t lately)
+  void FreeSpan(Span* span, size_t bytes, uint32_t absent, uint32_t lately)
       ABSL_LOCKS_EXCLUDED(mu_);
+  void* AllocateMetadata(size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  void FreeMetadata(void* piece, size_t bytes) ABSL_LOCKS_EXCLUDED(mu_);
+  size_t PurgeMetadata() ABSL_LOCKS_EXCLUDED(mu_);
   Span* FreeLarge(const void* block) ABSL_LOCKS_EXCLUDED(mu_);
   bool ResizeRun(Span* span, uint32_t granules) ABSL_LOCKS_EXCLUDED(mu_);
   void NotePurgedParts(const Span* span) ABSL_LOCKS_EXCLUDED(mu_);
@@ -97,6 +118,9 @@ class alignas(64) ArenaPart {
   void AddStats(ArenaStats& stats) ABSL_LOCKS_EXCLUDED(mu_);
   void AddResidency(ArenaResidency& residency) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Bytes of metadata that are handed out.
+  size_t metadata_bytes() const { return metadata_.used_bytes(); }
+
   // Bytes of the granules that are in spans.
   size_t live_bytes() const {
     return size_t{live_granules_.load(std::memory_order_relaxed)} *
@@ -108,9 +132,11 @@ class alignas(64) ArenaPart {
     return tables_frontier_.load(std::memory_order_relaxed) - begin_;
   }
 
-  // Bytes of spans, and of free granules that the system still backs.
+  // Bytes of spans, of free granules that the system still backs, and of the
+  // metadata likewise.
   size_t held_bytes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return live_bytes() + size_t{dirty_granules_} * kGranuleSize;
+    return live_bytes() + size_t{dirty_granules_} * kGranuleSize +
+           metadata_.resident_bytes();
   }
 
   // For limits on what is held, which a part can keep if it is the only one.
@@ -184,16 +210,26 @@ class alignas(64) ArenaPart {
   // Runs: arena_part.cc.
   bool CommitTables(uint32_t end) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   Outcome Grow(uint32_t granules) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Where a run is to be, of the free run that it is in.
+  struct Place {
+    uint32_t start;
+    uint32_t run;
+  };
+  Outcome FindPlace(SizeClass size_class, uint32_t granules, size_t alignment,
+                    Place* place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TakePlace(Place place, Span* span, uint32_t granules, bool* zeroed,
+                 uint32_t* missed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Enter(Span* span, uint32_t from, uint32_t to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Leave(const Span* span, uint32_t from, uint32_t to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Count(const Span* span, int64_t granules)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool IsSpaced(const Span& span) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool IsSpaced(SizeClass size_class) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void InsertFree(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ShowMetadata() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t Held() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   template <typename Fn>
   void ForEachTable(Fn fn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -215,7 +251,7 @@ class alignas(64) ArenaPart {
   void PurgeBeyondBound(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t Swing(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t DirtyInAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void TellDirty() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Tell() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void DecayLocked(int64_t now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t PurgeLocked(Kept keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void PurgeRuns(Kept keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -277,11 +313,13 @@ class alignas(64) ArenaPart {
   // What changes with every run stands together.
   alignas(64) Mutex mu_{Mutex::Locking::kInner};
   RunTree free_ ABSL_GUARDED_BY(mu_);
+  Metadata metadata_;  // but for its sums guarded by mu_
   uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;   // accessible up to here
   uint32_t dirty_end_ ABSL_GUARDED_BY(mu_) = 0;  // no dirty granule from here
   uint32_t dirty_granules_ ABSL_GUARDED_BY(mu_) = 0;
-  // What the arena knows of Dirty() and of how far live_granules_ swings.
-  uint32_t told_dirty_ ABSL_GUARDED_BY(mu_) = 0;
+  // What the arena knows of Dirty() and live_granules_, and of how far the
+  // latter swings.
+  uint64_t told_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t told_swing_ ABSL_GUARDED_BY(mu_) = 0;
   // Pages of dirty granules that the system does not back, since they went
   // while they were in slabs; and those of them that went in this period of

@@ -8,10 +8,12 @@
 #include <cstdlib>
 #include <latch>
 #include <map>
+#include <mutex>
 #include <random>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -120,6 +122,12 @@ class ArenaPartsTest : public ArenaTest {
     return span->start / kPartGranules;
   }
 
+  uint32_t PartOfPiece(const void* piece) const {
+    const size_t share = arena_->maps().metadata_bytes / arena_->parts();
+    return static_cast<uint32_t>(size_t{arena_->IndexOf(piece)} *
+                                 Metadata::kUnit / share);
+  }
+
   // That these are all the spans that there are, as the maps have them.
   void ExpectSpans(std::vector<Span*> live) {
     std::sort(live.begin(), live.end(),
@@ -169,10 +177,11 @@ TEST_F(ArenaPartsTest, ThereAreAsManyAsTheArenaHasRoomFor) {
   EXPECT_EQ(parts(2 * kPartBytes, "8"), 2u);
   EXPECT_EQ(parts(5 * kPartBytes, "8"), 5u);
   EXPECT_EQ(parts(16 * kPartBytes, "8"), 8u);
+  EXPECT_EQ(parts(64 * kPartBytes, "16"), Arena::kMostParts);
   EXPECT_EQ(parts(16 * kPartBytes, "3"), 3u);
   EXPECT_EQ(parts(16 * kPartBytes, "1"), 1u);
   EXPECT_EQ(parts(16 * kPartBytes, "0"),
-            std::bit_floor(std::min(arena_->processors(), 8u)));
+            std::bit_floor(std::min(arena_->processors(), Arena::kMostParts)));
 }
 
 TEST_F(ArenaPartsTest, LimitsMeanOne) {
@@ -349,6 +358,141 @@ TEST_F(ArenaPartsTest, PartsThatWereNeverUsedHaveNothing) {
   EXPECT_GT(arena_->GetStats().table_bytes, tables);
 }
 
+TEST_F(ArenaPartsTest, ASpanStandsInThePartOfItsRun) {
+  MakeParts();
+  UseAllParts();
+  constexpr size_t kBytes = 3 * Metadata::kUnit;
+  const Span model = {
+      .start = 1, .granules = 1, .kind = Span::Kind::kSlab, .size_class = 7};
+  std::set<uint32_t> seen;
+  while (seen.size() < kParts) {
+    OnThread([&] {
+      bool zeroed = false;
+      Span* const span =
+          arena_->AllocateSpan(model, kBytes, 5, kGranuleSize, &zeroed);
+      ASSERT_NE(span, nullptr);
+      EXPECT_EQ(span->granules, 5u);
+      EXPECT_EQ(PartOfPiece(span), PartOf(span));
+      ExpectSpans({span});
+      EXPECT_EQ(arena_->metadata_bytes(), kBytes);
+      seen.insert(PartOf(span));
+      // Somebody else's metadata.
+      void* const piece = arena_->AllocateMetadata(kBytes);
+      EXPECT_EQ(PartOfPiece(piece), PartOf(span)) << "not the thread's own";
+      std::memset(reinterpret_cast<char*>(span) + sizeof(Span), 1,
+                  kBytes - sizeof(Span));
+      std::memset(piece, 2, kBytes);
+      ExpectSpans({span});
+      arena_->FreeSpan(span, kBytes);
+      arena_->FreeMetadata(piece, kBytes);
+    });
+    ExpectSpans({});
+    EXPECT_EQ(arena_->metadata_bytes(), 0u);
+  }
+}
+
+TEST_F(ArenaPartsTest, MetadataThatOnePartHasNotComesFromAnother) {
+  MakeParts(kMiB, 2);
+  std::vector<void*> pieces;
+  while (arena_->parts_in_use() == 1) {
+    pieces.push_back(arena_->AllocateMetadata(Metadata::kMaxPiece));
+    ASSERT_NE(pieces.back(), nullptr);
+  }
+  EXPECT_EQ(PartOfPiece(pieces.back()), 1u);
+  // All but the table of the pages.
+  const size_t share = arena_->maps().metadata_bytes / 2;
+  EXPECT_GT(pieces.size(), share / Metadata::kMaxPiece * 99 / 100);
+  for (size_t i = 0; i + 1 < pieces.size(); ++i) {
+    ASSERT_EQ(PartOfPiece(pieces[i]), 0u);
+  }
+  // Threads of both: a span stands where there is room, and then its run is
+  // there too, or is the thread's own.
+  const Span model = {
+      .start = 0, .granules = 0, .kind = Span::Kind::kSlab, .size_class = 7};
+  std::set<uint32_t> seen;
+  while (seen.size() < 2) {
+    OnThread([&] {
+      Span* const span = arena_->AllocateSpan(model, Metadata::kUnit, 1,
+                                              kGranuleSize, nullptr);
+      ASSERT_NE(span, nullptr);
+      EXPECT_EQ(PartOfPiece(span), 1u);
+      EXPECT_EQ(PartOf(span), 1u);
+      Span* const run = Allocate(1);
+      ASSERT_NE(run, nullptr);
+      EXPECT_EQ(PartOfPiece(run), 1u);
+      seen.insert(PartOf(run));
+      Free(run);
+      Free(span);
+    });
+    ExpectSpans({});
+    ASSERT_EQ(arena_->metadata_bytes(), pieces.size() * Metadata::kMaxPiece);
+  }
+  for (void* const piece : pieces) {
+    arena_->FreeMetadata(piece, Metadata::kMaxPiece);
+  }
+  EXPECT_EQ(arena_->metadata_bytes(), 0u);
+
+  // A span that the only part in use has no room for brings the next into use.
+  MakeParts(kMiB, 2);
+  for (size_t i = 1; i < pieces.size(); ++i) {
+    ASSERT_NE(arena_->AllocateMetadata(Metadata::kMaxPiece), nullptr);
+  }
+  ASSERT_EQ(arena_->parts_in_use(), 1u);
+  Span* const span =
+      arena_->AllocateSpan(model, Metadata::kUnit, 1, kGranuleSize, nullptr);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(PartOf(span), 1u);
+}
+
+TEST_F(ArenaPartsTest, ThreadsGetMetadataOfTheirOwn) {
+  MakeParts();
+  UseAllParts();
+  constexpr int kThreads = 8;
+  constexpr int kRounds = 300;
+  constexpr size_t kBytes = 2 * Metadata::kUnit;
+  // Each frees what another has allocated.
+  std::array<std::array<char*, kRounds>, kThreads> given = {};
+  std::mutex mu;
+  const auto exchange = [&mu](char*& place, char* piece) {
+    const std::lock_guard lock(mu);
+    return std::exchange(place, piece);
+  };
+  std::vector<std::vector<char*>> kept(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < kRounds; ++i) {
+        auto* const a = static_cast<char*>(arena_->AllocateMetadata(kBytes));
+        auto* const b = static_cast<char*>(arena_->AllocateMetadata(kBytes));
+        std::memset(a, t, kBytes);
+        std::memset(b, t, kBytes);
+        kept[t].push_back(b);
+        exchange(given[t][i], a);
+        char* const others = exchange(given[(t + 1) % kThreads][i], nullptr);
+        if (others == nullptr) continue;
+        for (size_t n = 0; n < kBytes; ++n) {
+          ASSERT_EQ(others[n], (t + 1) % kThreads);
+        }
+        arena_->FreeMetadata(others, kBytes);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::set<char*> all;
+  for (int t = 0; t < kThreads; ++t) {
+    for (char* const piece : given[t]) {
+      if (piece != nullptr) kept[t].push_back(piece);
+    }
+    for (char* const piece : kept[t]) {
+      EXPECT_TRUE(all.insert(piece).second);
+      for (size_t n = 0; n < kBytes; ++n) ASSERT_EQ(piece[n], t);
+    }
+  }
+  EXPECT_EQ(arena_->metadata_bytes(), all.size() * kBytes);
+  for (char* const piece : all) arena_->FreeMetadata(piece, kBytes);
+  EXPECT_EQ(arena_->metadata_bytes(), 0u);
+}
+
 TEST_F(ArenaPartsTest, FiguresAreSums) {
   MakeParts(64 * kMiB);
   UseAllParts();
@@ -377,17 +521,21 @@ TEST_F(ArenaPartsTest, FiguresAreSums) {
   residency = arena_->GetResidency();
   EXPECT_EQ(residency.large, 0u);
   EXPECT_EQ(residency.free, 20 * kTouched);
-  uint64_t shown[4] = {};
+  uint64_t shown[5] = {};
   for (const ObservedPart& part : hak_observed.parts) {
     shown[0] += part.committed_bytes;
     shown[1] += part.slab_bytes;
     shown[2] += part.large_bytes;
     shown[3] += part.free_dirty_bytes;
+    shown[4] += part.metadata_bytes;
   }
   EXPECT_EQ(shown[0], arena_->GetStats().committed_bytes);
   EXPECT_EQ(shown[1], kParts * 10 * kGranuleSize);
   EXPECT_EQ(shown[2], 0u);
   EXPECT_EQ(shown[3], dirty);
+  EXPECT_EQ(shown[4], kParts * Metadata::kUnit);
+  EXPECT_EQ(arena_->metadata_bytes(), kParts * Metadata::kUnit);
+  EXPECT_EQ(arena_->GetStats().metadata_bytes, kParts * Metadata::kUnit);
   for (Span* const span : slabs) Free(span);
 }
 

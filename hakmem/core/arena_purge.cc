@@ -144,7 +144,10 @@ void ArenaPart::ForgetPurged(int64_t now) {
 void ArenaPart::PurgeBeyondBound(int64_t now) {
   NotePressure();
   const Options& options = arena_->options();
-  if (options.purge == 0) return;
+  if (options.purge == 0) {
+    ShowFigures();
+    return;
+  }
   const size_t plain =
       (arena_->demand().bytes() / kRetainedShare + options.retain_bytes) >>
       kGranuleShift;
@@ -183,14 +186,16 @@ size_t ArenaPart::Swing(int64_t now) {
 // Dirty() of all parts together.
 size_t ArenaPart::DirtyInAll() {
   if (arena_->parts() == 1) return Dirty();
-  TellDirty();
+  Tell();
   return arena_->dirty_granules();
 }
 
-void ArenaPart::TellDirty() {
-  const uint32_t dirty = Dirty();
-  if (dirty == told_dirty_) return;
-  arena_->AddDirty(dirty - std::exchange(told_dirty_, dirty));
+void ArenaPart::Tell() {
+  const uint64_t sum =
+      Arena::Told{Dirty(), live_granules_.load(std::memory_order_relaxed)}
+          .sum();
+  if (sum == told_) return;
+  arena_->Tell(sum - std::exchange(told_, sum));
 }
 
 void ArenaPart::DecayLocked(int64_t now) {

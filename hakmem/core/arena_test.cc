@@ -14,6 +14,7 @@
 #include "absl/base/config.h"
 #include "gtest/gtest.h"
 #include "hakmem/core/arena_test.h"
+#include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
@@ -386,23 +387,25 @@ TEST_F(ArenaTest, WhatNobodyWantsForAWhileGoes) {
 TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
   constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
   MakeWithDecay(kMiB);
-  Span* const first = Allocate(400, kGranuleSize, 7);
-  arena_->FreeRun(first, 390 * kPages, 40 * kPages);
+  Span* span = Allocate(400, kGranuleSize, 7);
+  arena_->FreeSpan(span, Metadata::kUnit, 390 * kPages, 40 * kPages);
   EXPECT_EQ(arena_->GetStats().purged_bytes, 0u) << "10 granules of 16";
 
   // Every other run gets its share of them.
   uint32_t missed = 1;
-  ASSERT_TRUE(arena_->AllocateRun(first, 100, kGranuleSize, nullptr, &missed));
+  span = NewSpan(7);
+  ASSERT_TRUE(arena_->AllocateRun(span, 100, kGranuleSize, nullptr, &missed));
   EXPECT_EQ(missed, 10 * kPages);
-  arena_->FreeRun(first);
+  Free(span);
   EXPECT_GT(arena_->GetStats().purged_bytes, 0u) << "100 and 7 of 16";
 
   // None is left over at the end.
   arena_->Purge(0);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
-  ASSERT_TRUE(arena_->AllocateRun(first, 400, kGranuleSize, nullptr, &missed));
+  span = NewSpan(7);
+  ASSERT_TRUE(arena_->AllocateRun(span, 400, kGranuleSize, nullptr, &missed));
   EXPECT_EQ(missed, 0u);
-  Free(first);
+  Free(span);
 }
 
 TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
@@ -412,6 +415,8 @@ TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
   Span* const span = Allocate(300);
   Fill(span, 'p');
   Free(span);
+  EXPECT_EQ(hak_observed.parts[0].large_bytes, 0u);
+  EXPECT_EQ(hak_observed.parts[0].free_dirty_bytes, 300 * kGranuleSize);
   EXPECT_EQ(arena_->Decay(os::CoarseMilliseconds() + 100000), 0u);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 300 * kGranuleSize);
   EXPECT_EQ(arena_->Purge(0), 300 * kGranuleSize);
@@ -544,6 +549,43 @@ TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
 }
 
 // Who goes on where a span began may find that in the midst of a free run.
+TEST_F(ArenaTest, ASpanComesAndGoesWithItsRun) {
+  Make(4 * kMiB, kMiB);
+  const Span model = {
+      .start = 0, .granules = 0, .kind = Span::Kind::kSlab, .size_class = 7};
+  constexpr size_t kBytes = 2 * Metadata::kUnit;
+  uint32_t missed = 1;
+  bool zeroed = false;
+  Span* const span =
+      arena_->AllocateSpan(model, kBytes, 3, kGranuleSize, &zeroed, &missed);
+  ASSERT_NE(span, nullptr);
+  EXPECT_TRUE(zeroed);
+  EXPECT_EQ(missed, 0u);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+  Fill(span, 's');
+  // What there is no room for leaves nothing behind.
+  EXPECT_EQ(arena_->AllocateSpan(model, kBytes, 61, kGranuleSize, nullptr),
+            nullptr);
+  EXPECT_EQ(arena_->AllocateSpan(model, kBytes, 1000, kGranuleSize, nullptr),
+            nullptr);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
+  EXPECT_EQ(arena_->metadata_bytes(), kBytes);
+  arena_->FreeSpan(span, kBytes);
+  EXPECT_EQ(arena_->metadata_bytes(), 0u);
+  Span* const again =
+      arena_->AllocateSpan(model, kBytes, 63, kGranuleSize, &zeroed);
+  ASSERT_NE(again, nullptr);
+  EXPECT_FALSE(zeroed);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({again}));
+  // A span that is to stay does.
+  arena_->FreeSpan(again, 0);
+  EXPECT_EQ(arena_->metadata_bytes(), kBytes);
+  EXPECT_EQ(again->size_class, 7u);
+  arena_->FreeMetadata(again, kBytes);
+  EXPECT_EQ(arena_->metadata_bytes(), 0u);
+  ASSERT_NO_FATAL_FAILURE(ExpectMaps({}));
+}
+
 TEST_F(ArenaTest, SpansAreFoundFromTheMidstOfAFreeRun) {
   Make(64 * kMiB, kMiB);
   Span* const first = Allocate(1);

@@ -46,7 +46,7 @@ class ArenaTest : public testing::Test {
 
   Span* NewSpan(SizeClass size_class) {
     auto* const span =
-        static_cast<Span*>(arena_->metadata().Allocate(Metadata::kUnit));
+        static_cast<Span*>(arena_->AllocateMetadata(Metadata::kUnit));
     span->kind =
         size_class == kNoClass ? Span::Kind::kLarge : Span::Kind::kSlab;
     span->size_class = static_cast<uint8_t>(size_class);
@@ -58,14 +58,11 @@ class ArenaTest : public testing::Test {
                  SizeClass size_class = kNoClass, bool* zeroed = nullptr) {
     Span* const span = NewSpan(size_class);
     if (arena_->AllocateRun(span, granules, alignment, zeroed)) return span;
-    arena_->metadata().Free(span, Metadata::kUnit);
+    arena_->FreeMetadata(span, Metadata::kUnit);
     return nullptr;
   }
 
-  void Free(Span* span) {
-    arena_->FreeRun(span);
-    arena_->metadata().Free(span, Metadata::kUnit);
-  }
+  void Free(Span* span) { arena_->FreeSpan(span, Metadata::kUnit); }
 
   char* Start(const Span* span) const { return arena_->AddressOf(span->start); }
 

@@ -60,9 +60,10 @@ int64_t TidyPeriod() {
 // for all; and what of it has been done.
 struct Housekeeping {
   std::array<std::atomic<CachedPool*>, kPools> pools;
-  std::atomic<uint32_t> next_review{0};
   std::atomic<int64_t> tidied_at{0};
   std::atomic<int64_t> parked_at{0};  // when ended threads' bins were looked at
+  // Changes more often than what is above is read.
+  alignas(64) std::atomic<uint32_t> next_review{0};
 };
 constinit Housekeeping housekeeping;
 

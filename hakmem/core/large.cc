@@ -235,7 +235,7 @@ void* AllocateLarge(size_t size, size_t alignment, bool* zeroed, Tag tag) {
   if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) return nullptr;
   const uint32_t granules = GranulesFor(size);
   if (granules != 0 && arena.EnsureReady()) {
-    void* const memory = arena.metadata().Allocate(Metadata::kUnit);
+    void* const memory = arena.AllocateMetadata(Metadata::kUnit);
     static_assert(sizeof(LargeSpan) <= Metadata::kUnit);
     if (memory != nullptr) {
       auto* const span = static_cast<LargeSpan*>(memory);
@@ -246,7 +246,7 @@ void* AllocateLarge(size_t size, size_t alignment, bool* zeroed, Tag tag) {
       if (arena.AllocateRun(span, granules, alignment, zeroed)) {
         return arena.AddressOf(span->start);
       }
-      arena.metadata().Free(memory, Metadata::kUnit);
+      arena.FreeMetadata(memory, Metadata::kUnit);
     }
   }
   if (arena.options().direct_maps == 0) return nullptr;
@@ -261,7 +261,7 @@ FreedLarge FreeLarge(void* block) {
     if (span == nullptr) DieOfBadPointer(block);
     freed = {span->granules * kGranuleSize,
              span->tag.load(std::memory_order_relaxed)};
-    arena.metadata().Free(span, Metadata::kUnit);
+    arena.FreeMetadata(span, Metadata::kUnit);
   } else if (!direct_mappings.Unmap(block, &freed)) {
     DieOfBadPointer(block);
   }

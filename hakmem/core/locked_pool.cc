@@ -323,7 +323,7 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
   }
   constexpr size_t kBytes =
       (sizeof(Owner) + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
-  void* const memory = arena.metadata().Allocate(kBytes);
+  void* const memory = arena.AllocateMetadata(kBytes);
   if (memory == nullptr) return;
   Owner* const owner =
       new (memory) Owner{.state = {},
@@ -339,7 +339,7 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                                         std::memory_order_release,
                                         std::memory_order_relaxed)) {
   }
-  number.store(arena.metadata().IndexOf(memory), std::memory_order_release);
+  number.store(arena.IndexOf(memory), std::memory_order_release);
 }
 
 void LockedPool::GiveOwnBin(uint32_t owner) {

@@ -203,7 +203,7 @@ class LockedPool {
     return states_[geometry_.BinOf(size_class)];
   }
   static Owner* OwnerOf(uint32_t number) {
-    return static_cast<Owner*>(arena.metadata().FromIndex(number));
+    return static_cast<Owner*>(arena.PieceAt(number));
   }
   // Calls fn(state) for all classes, and then all owners, each under its lock.
   template <typename Fn>

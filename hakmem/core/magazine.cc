@@ -16,7 +16,7 @@ constexpr uint64_t kTagStep = kIndexMask + 1;
 Magazine* FromIndex(uint64_t head) {
   const auto index = static_cast<uint32_t>(head & kIndexMask);
   if (index == 0) return nullptr;
-  return static_cast<Magazine*>(arena.metadata().FromIndex(index));
+  return static_cast<Magazine*>(arena.PieceAt(index));
 }
 
 // The link of a magazine that another thread may have taken since, and even
@@ -30,7 +30,7 @@ ABSL_ATTRIBUTE_NO_SANITIZE_THREAD uint32_t ReadLink(const Magazine* magazine) {
 }  // namespace
 
 void MagazineStack::Push(Magazine* magazine) {
-  const uint32_t index = arena.metadata().IndexOf(magazine);
+  const uint32_t index = arena.IndexOf(magazine);
   HelgrindRelease(magazine);
   uint64_t head = head_.load(std::memory_order_relaxed);
   uint64_t next_head;
@@ -60,8 +60,8 @@ Magazine* MagazineStore::Get(uint32_t family) {
   Magazine* magazine = shelves_[family].stack.Pop();
   if (magazine == nullptr) {
     if (!arena.EnsureReady()) return nullptr;
-    magazine = static_cast<Magazine*>(
-        arena.metadata().Allocate(MagazineBytes(family)));
+    magazine =
+        static_cast<Magazine*>(arena.AllocateMetadata(MagazineBytes(family)));
     if (magazine == nullptr) return nullptr;
     HelgrindIgnore(&magazine->next, sizeof(magazine->next));
     HelgrindIgnore(&shelves_[family], sizeof(Shelf));
@@ -79,7 +79,7 @@ void MagazineStore::Put(Magazine* magazine) {
 void MagazineStore::Release() {
   for (uint32_t family = 0; family < kMagazineFamilies; ++family) {
     while (Magazine* const magazine = shelves_[family].stack.Pop()) {
-      arena.metadata().Free(magazine, MagazineBytes(family));
+      arena.FreeMetadata(magazine, MagazineBytes(family));
     }
   }
 }

@@ -18,7 +18,7 @@ namespace {
 Magazine* NewMagazine() {
   EXPECT_TRUE(arena.EnsureReady());
   auto* const magazine =
-      static_cast<Magazine*>(arena.metadata().Allocate(MagazineBytes(0)));
+      static_cast<Magazine*>(arena.AllocateMetadata(MagazineBytes(0)));
   HelgrindIgnore(&magazine->next, sizeof(magazine->next));
   magazine->family = 0;
   magazine->count = 0;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "hakmem/core/observed.h"
+#include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
@@ -49,9 +49,8 @@ void Metadata::Init(char* region, size_t bytes) {
   HelgrindIgnore(&resident_, sizeof(resident_));
   region_ = region;
   limit_ = static_cast<uint32_t>(bytes / os::kPageSize);
-  MutexLock lock(mu_);
-  // The table of pages stands in the first of them: so index 0 is no piece, and
-  // page 0 is no page that could be handed out.
+  // The table of pages stands in the first of them: so page 0 is no page that
+  // could be handed out.
   pages_ = reinterpret_cast<Page*>(region);
   frontier_ = static_cast<uint32_t>(TableBytes(limit_) / os::kPageSize);
 }
@@ -89,9 +88,10 @@ void Metadata::AddResident(ptrdiff_t bytes) {
       std::memory_order_relaxed);
 }
 
-void Metadata::CountUsed(size_t bytes) {
-  used_.store(bytes, std::memory_order_relaxed);
-  hak_observed.metadata_bytes.store(bytes, std::memory_order_relaxed);
+void Metadata::AddUsed(ptrdiff_t bytes) {
+  used_.store(
+      used_.load(std::memory_order_relaxed) + static_cast<size_t>(bytes),
+      std::memory_order_relaxed);
 }
 
 // Adds one page to the clean ones.
@@ -134,7 +134,6 @@ uint32_t Metadata::FindPage(uint32_t order) {
 void* Metadata::Allocate(size_t bytes) {
   const auto units = static_cast<uint32_t>(bytes / kUnit);
   const auto order = static_cast<uint32_t>(std::bit_width(units - 1));
-  MutexLock lock(mu_);
   const uint32_t page = FindPage(order);
   if (page == kNoPage) return nullptr;
   uint64_t& free = pages_[page].free;
@@ -142,26 +141,26 @@ void* Metadata::Allocate(size_t bytes) {
       static_cast<uint32_t>(std::countr_zero(Holes(free, order)));
   free &= ~MaskOf(first, units);
   Link(page, ListFor(free));
-  CountUsed(used_bytes() + bytes);
+  AddUsed(static_cast<ptrdiff_t>(bytes));
   return region_ + page * os::kPageSize + first * kUnit;
 }
 
 void Metadata::Free(void* piece, size_t bytes) {
-  const uint32_t index = IndexOf(piece);
-  const uint32_t page = index / 64;
-  MutexLock lock(mu_);
+  const auto unit =
+      static_cast<size_t>(static_cast<char*>(piece) - region_) / kUnit;
+  const auto page = static_cast<uint32_t>(unit / 64);
   uint64_t& free = pages_[page].free;
   Unlink(page, ListFor(free));
-  free |= MaskOf(index % 64, static_cast<uint32_t>(bytes / kUnit));
+  free |= MaskOf(unit % 64, static_cast<uint32_t>(bytes / kUnit));
   const uint32_t list = ListFor(free);
   Link(page, list);
-  CountUsed(used_bytes() - bytes);
+  AddUsed(-static_cast<ptrdiff_t>(bytes));
   if (list != kWholeDirty) return;
   const uint32_t bound = kRetainedPages + frontier_ / kRetainedShare;
-  if (++whole_dirty_ > bound) PurgeLocked(bound / 2);
+  if (++whole_dirty_ > bound) PurgeWhole(bound / 2);
 }
 
-size_t Metadata::PurgeLocked(uint32_t keep) {
+size_t Metadata::PurgeWhole(uint32_t keep) {
   size_t purged = 0;
   while (whole_dirty_ > keep) {
     const uint32_t page = lists_[kWholeDirty];
@@ -175,9 +174,6 @@ size_t Metadata::PurgeLocked(uint32_t keep) {
   return purged;
 }
 
-size_t Metadata::Purge() {
-  MutexLock lock(mu_);
-  return PurgeLocked(0);
-}
+size_t Metadata::Purge() { return PurgeWhole(0); }
 
 }  // namespace hakmem

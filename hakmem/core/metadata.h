@@ -10,13 +10,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "absl/base/thread_annotations.h"
-#include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
 
-// Hands out pieces of one reserved region, in multiples of 64 bytes.
+// Hands out pieces of one reserved region, in multiples of 64 bytes. Each part
+// of the arena has one of these.
 //
 // A page of 4096 bytes is 64 units, so one word says which of them are free. A
 // piece comes from the page whose largest hole fits it most tightly, holes
@@ -25,13 +24,13 @@ namespace hakmem {
 // are one hole by having their bits side by side. So what one kind of table
 // gives back serves any other.
 //
-// Thread safety: all but Init() may be called from any thread; the lock is the
-// last in the order of locks. Invariants:
+// Thread safety: none of its own; the lock of the part guards it. Its sums may
+// be read by any thread. Invariants:
 //  1. A piece is aligned to 64 bytes, or to its size where that is a power of
 //     two: a small magazine does not lie across two cache lines.
 //  2. The region stays mapped: a stale read of a piece is a read of valid
 //     memory, zeros at worst (the lock-free stacks of magazines rely on it).
-//  3. A piece's index, its offset in units of 64 bytes, is never 0.
+//  3. No piece is where the region begins.
 class Metadata {
  public:
   static constexpr size_t kUnit = 64;
@@ -53,14 +52,6 @@ class Metadata {
   // bytes.
   size_t Purge();
 
-  uint32_t IndexOf(const void* piece) const {
-    return static_cast<uint32_t>((static_cast<const char*>(piece) - region_) /
-                                 kUnit);
-  }
-  void* FromIndex(uint32_t index) const {
-    return region_ + size_t{index} * kUnit;
-  }
-
   // Bytes handed out and not given back.
   size_t used_bytes() const { return used_.load(std::memory_order_relaxed); }
 
@@ -72,16 +63,13 @@ class Metadata {
 
   // Calls fn(start, bytes) for what is accessible of the region.
   template <typename Fn>
-  void ForEachAccessible(Fn fn) ABSL_LOCKS_EXCLUDED(mu_) {
-    MutexLock lock(mu_);
+  void ForEachAccessible(Fn fn) const {
     if (committed_ == 0) return;
     const size_t table = TableBytes(committed_);
     const size_t first = TableBytes(limit_);
     fn(region_, table);
     fn(region_ + first, committed_ * os::kPageSize - first);
   }
-
-  Mutex& mutex() ABSL_LOCK_RETURNED(mu_) { return mu_; }
 
  private:
   // A page's largest hole is 2^order units; pages with none are in no list.
@@ -103,28 +91,23 @@ class Metadata {
     return (pages * sizeof(Page) + os::kPageSize - 1) & ~(os::kPageSize - 1);
   }
   static uint32_t ListFor(uint64_t free);
-  void Link(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Unlink(uint32_t page, uint32_t list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  uint32_t FindPage(uint32_t order) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  bool Grow() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  size_t PurgeLocked(uint32_t keep) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Link(uint32_t page, uint32_t list);
+  void Unlink(uint32_t page, uint32_t list);
+  uint32_t FindPage(uint32_t order);
+  bool Grow();
+  size_t PurgeWhole(uint32_t keep);
+  void AddUsed(ptrdiff_t bytes);
   void AddResident(ptrdiff_t bytes);
-  void CountUsed(size_t bytes);
 
-  // Set by Init() before anything else can reach this object.
   char* region_ = nullptr;
-  uint32_t limit_ = 0;  // pages
-
-  // What changes has cache lines of its own: threads that hand magazines over
-  // read what is above all the time.
-  alignas(64) Mutex mu_{Mutex::Locking::kInner};
+  Page* pages_ = nullptr;  // 1…limit_; 0 is no page
+  uint32_t limit_ = 0;     // pages
+  uint32_t committed_ = 0;
+  uint32_t frontier_ = 0;  // pages that were ever used
+  uint32_t whole_dirty_ = 0;
+  std::array<uint32_t, kLists> lists_{};
   std::atomic<size_t> used_{0};
   std::atomic<size_t> resident_{0};
-  Page* pages_ ABSL_GUARDED_BY(mu_) = nullptr;  // 1…limit_; 0 is no page
-  uint32_t committed_ ABSL_GUARDED_BY(mu_) = 0;
-  uint32_t frontier_ ABSL_GUARDED_BY(mu_) = 0;  // pages that were ever used
-  uint32_t whole_dirty_ ABSL_GUARDED_BY(mu_) = 0;
-  std::array<uint32_t, kLists> lists_ ABSL_GUARDED_BY(mu_){};
 };
 
 }  // namespace hakmem

@@ -4,9 +4,8 @@
 // Thread safety: as absl::Mutex. Invariants:
 //  1. The fast paths of allocation and free take no Mutex.
 //  2. At most one Mutex of a class is held at a time, of whatever pool; below
-//     it may be taken, in this order, that of one part of the arena and then the
-//     metadata's, and above it the pool's own for purging. Only LockForFork()
-//     takes more.
+//     it may be taken that of one part of the arena, and above it the pool's
+//     own for purging. Only LockForFork() takes more.
 //  3. A Mutex is never destroyed: the allocator outlives every destructor.
 
 #ifndef HAKMEM_CORE_MUTEX_H_

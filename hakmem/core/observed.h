@@ -22,7 +22,7 @@
 namespace hakmem {
 
 inline constexpr uint64_t kObservedMagic = 0x316f6d656d6b6168;  // "hakmemo1"
-inline constexpr uint32_t kObservedVersion = 3;
+inline constexpr uint32_t kObservedVersion = 4;
 
 // Time is counted in ticks of this many milliseconds of CLOCK_MONOTONIC.
 inline constexpr uint32_t kTickMilliseconds = 16;
@@ -46,7 +46,7 @@ struct ObservedRegion {
 inline constexpr uint32_t kLargeCells = 64;
 
 // Into how many parts the arena is divided at most.
-inline constexpr uint32_t kObservedParts = 8;
+inline constexpr uint32_t kObservedParts = 16;
 
 // What a site's identity is.
 enum class SiteKind : uint32_t {
@@ -117,6 +117,7 @@ struct alignas(64) ObservedPart {
   std::atomic<uint64_t> large_bytes;       // granules of large blocks
   std::atomic<uint64_t> free_dirty_bytes;  // free granules, still backed
   std::atomic<uint64_t> purged_bytes;      // ever returned to the system
+  std::atomic<uint64_t> metadata_bytes;    // hakmem's tables, handed out
 };
 
 struct alignas(64) Observed {
@@ -141,7 +142,6 @@ struct alignas(64) Observed {
   // The heap, in bytes.
   std::atomic<uint64_t> direct_bytes;     // mappings beside the arena
   std::atomic<uint64_t> direct_count;     // how many those are
-  std::atomic<uint64_t> metadata_bytes;   // hakmem's tables, handed out
   ObservedRegion classes[4];              // ObservedClass, by pool
   std::atomic<uint64_t> tick;             // as of the last tracked call
   std::atomic<uint64_t> untracked_sites;  // look-ups that found the table full

@@ -372,7 +372,7 @@ uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
   LastId*& known = kind == SiteKind::kCaller ? last_callers_ : last_numbers_;
   if (known == nullptr && mask_ == 0 && may_keep) Unpark();
   if (known == nullptr && may_keep && arena.EnsureReady()) {
-    void* const memory = arena.metadata().Allocate(kLastIds * sizeof(LastId));
+    void* const memory = arena.AllocateMetadata(kLastIds * sizeof(LastId));
     if (memory != nullptr) {
       known = static_cast<LastId*>(memory);
       std::fill_n(known, kLastIds, LastId{0, kNoSite, 0});
@@ -397,7 +397,7 @@ size_t SiteCache::resident_bytes() const {
 void SiteCache::Retire() {
   for (LastId** const known : {&last_callers_, &last_numbers_}) {
     if (*known == nullptr) continue;
-    arena.metadata().Free(*known, kLastIds * sizeof(LastId));
+    arena.FreeMetadata(*known, kLastIds * sizeof(LastId));
     *known = nullptr;
   }
   if (mask_ == 0) return;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <new>
 
 #include "hakmem/core/report.h"
 
@@ -22,25 +23,36 @@ size_t Slab::MetadataBytes(SizeClass size_class) {
 
 Slab* Slab::Create(SizeClass size_class) {
   if (!arena.EnsureReady()) return nullptr;
-  const size_t metadata_bytes = MetadataBytes(size_class);
-  void* const memory = arena.metadata().Allocate(metadata_bytes);
-  if (memory == nullptr) return nullptr;
-  auto* const slab = static_cast<Slab*>(memory);
-  slab->kind = Kind::kSlab;
-  slab->size_class = static_cast<uint8_t>(size_class);
+  const size_t bytes = MetadataBytes(size_class);
+  const uint32_t granules = SlabGranules(size_class);
   const uint32_t blocks = SlabBlocks(size_class);
-  slab->blocks = static_cast<uint16_t>(blocks);
-  if (IsTwin(size_class) && !slab->MakeTags()) {
-    arena.metadata().Free(memory, metadata_bytes);
-    return nullptr;
-  }
+  const Span model = {.start = 0,
+                      .granules = 0,
+                      .kind = Kind::kSlab,
+                      .size_class = static_cast<uint8_t>(size_class)};
   uint32_t missed = 0;
   bool zeroed = false;
-  if (!arena.AllocateRun(slab, SlabGranules(size_class), kGranuleSize, &zeroed,
-                         &missed)) {
-    if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
-    arena.metadata().Free(memory, metadata_bytes);
-    return nullptr;
+  Slab* slab = nullptr;
+  if (!IsTwin(size_class)) {
+    slab = static_cast<Slab*>(arena.AllocateSpan(
+        model, bytes, granules, kGranuleSize, &zeroed, &missed));
+    if (slab == nullptr) return nullptr;
+    slab->blocks = static_cast<uint16_t>(blocks);
+  } else {
+    // Who comes upon it reads its tags.
+    void* const memory = arena.AllocateMetadata(bytes);
+    if (memory == nullptr) return nullptr;
+    slab = static_cast<Slab*>(new (memory) Span(model));
+    slab->blocks = static_cast<uint16_t>(blocks);
+    if (!slab->MakeTags()) {
+      arena.FreeMetadata(slab, bytes);
+      return nullptr;
+    }
+    if (!arena.AllocateRun(slab, granules, kGranuleSize, &zeroed, &missed)) {
+      slab->FreeTagPieces(UINT32_MAX);
+      arena.FreeMetadata(slab, bytes);
+      return nullptr;
+    }
   }
   slab->tail_gone = !zeroed && slab->PurgeTail();
   slab->free_count = static_cast<uint16_t>(blocks);
@@ -67,7 +79,7 @@ bool Slab::MakeTags() {
     auto* const pieces = reinterpret_cast<void**>(
         reinterpret_cast<char*>(this) + TagOffset(size_class));
     for (uint32_t i = 0; i < TagPieces(size_class); ++i) {
-      pieces[i] = arena.metadata().Allocate(Metadata::kMaxPiece);
+      pieces[i] = arena.AllocateMetadata(Metadata::kMaxPiece);
       if (pieces[i] == nullptr) {
         FreeTagPieces(i);
         return false;
@@ -88,7 +100,7 @@ void Slab::FreeTagPieces(uint32_t count) {
   auto* const pieces = reinterpret_cast<void**>(reinterpret_cast<char*>(this) +
                                                 TagOffset(size_class));
   for (uint32_t i = std::min(count, TagPieces(size_class)); i-- > 0;) {
-    arena.metadata().Free(pieces[i], Metadata::kMaxPiece);
+    arena.FreeMetadata(pieces[i], Metadata::kMaxPiece);
   }
 }
 
@@ -97,7 +109,7 @@ namespace {
 // How much of the large slabs of a class and its twin is resident when they go,
 // found out with some of them. When several go at once, one may be asked about
 // sooner or later than its turn.
-struct Use {
+struct alignas(64) Use {
   std::atomic<uint8_t> slabs_left;  // until the next is asked about
   std::atomic<uint8_t> share;       // in 255ths
 };
@@ -170,10 +182,17 @@ void Slab::Destroy(Slab* slab) {
   if (PlainOf(size_class) > kLastL2Class) {
     absent = std::max(absent, slab->UnusedPages());
   }
-  arena.FreeRun(slab, absent,
-                purged == 0 ? 0 : slab->LatelyPurged(os::CoarseMilliseconds()));
-  if (IsTwin(size_class)) slab->FreeTagPieces(UINT32_MAX);
-  arena.metadata().Free(slab, MetadataBytes(size_class));
+  const uint32_t lately =
+      purged == 0 ? 0 : slab->LatelyPurged(os::CoarseMilliseconds());
+  const size_t bytes = MetadataBytes(size_class);
+  if (!IsTwin(size_class) || !HasTagPieces(size_class)) {
+    arena.FreeSpan(slab, bytes, absent, lately);
+  } else {
+    // While the slab is in the maps its tags are read.
+    arena.FreeSpan(slab, 0, absent, lately);
+    slab->FreeTagPieces(UINT32_MAX);
+    arena.FreeMetadata(slab, bytes);
+  }
 }
 
 namespace {

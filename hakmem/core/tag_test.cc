@@ -116,7 +116,7 @@ TEST_F(SweepTest, TheClockDoesNotGoBack) {
 
 TEST(TagSlabTest, EveryBlockOfEveryTwinHasATagOfItsOwn) {
   ASSERT_TRUE(arena.EnsureReady());
-  const size_t before = arena.metadata().used_bytes();
+  const size_t before = arena.metadata_bytes();
   for (SizeClass c = 2; c < kNumClasses; ++c) {
     Slab* const slab = Slab::Create(TwinOf(c));
     ASSERT_NE(slab, nullptr);
@@ -134,7 +134,7 @@ TEST(TagSlabTest, EveryBlockOfEveryTwinHasATagOfItsOwn) {
     for (uint32_t i = 0; i < slab->blocks; ++i) ASSERT_TRUE(slab->IsFree(i));
     Slab::Destroy(slab);
   }
-  EXPECT_EQ(arena.metadata().used_bytes(), before);
+  EXPECT_EQ(arena.metadata_bytes(), before);
 }
 
 }  // namespace

@@ -241,7 +241,7 @@ bool ThreadCache::Activate() {
   registry.Add(this);
   if (ParkedBins* const parked = registry.Unpark(this)) {
     JoinBudget();
-    arena.metadata().Free(parked, kParkedBinsBytes);
+    arena.FreeMetadata(parked, kParkedBinsBytes);
   }
   const bool will_be_told = [this] {
     const Mutex::ThreadSetUp scope;
@@ -273,10 +273,10 @@ void ThreadCache::OnThreadExit(void* cache) {
 void ThreadCache::Park() {
   state_ = State::kUncached;
   if (site_cache_.FlushCounts()) registry.ParkSites(site_cache_);
-  void* const memory = arena.metadata().Allocate(kParkedBinsBytes);
+  void* const memory = arena.AllocateMetadata(kParkedBinsBytes);
   if (memory == nullptr) return;
   if (!registry.Park(this, static_cast<ParkedBins*>(memory))) {
-    arena.metadata().Free(memory, kParkedBinsBytes);
+    arena.FreeMetadata(memory, kParkedBinsBytes);
   }
 }
 
@@ -332,7 +332,7 @@ void ThreadCache::FlushParked(Parked which) {
     for (CachedPool* pool : parked->pools) {
       if (pool != nullptr) pool->FlushParked(*parked);
     }
-    arena.metadata().Free(parked, kParkedBinsBytes);
+    arena.FreeMetadata(parked, kParkedBinsBytes);
   }
   SiteCache sites;
   SiteCache none;

@@ -72,11 +72,10 @@ class MagazinePlace {
   Magazine* load(std::memory_order order) const {
     const uint32_t index = index_.load(order);
     if (index == 0) return nullptr;
-    return static_cast<Magazine*>(arena.metadata().FromIndex(index));
+    return static_cast<Magazine*>(arena.PieceAt(index));
   }
   void store(Magazine* magazine, std::memory_order order) {
-    index_.store(magazine == nullptr ? 0 : arena.metadata().IndexOf(magazine),
-                 order);
+    index_.store(magazine == nullptr ? 0 : arena.IndexOf(magazine), order);
   }
 
  private:

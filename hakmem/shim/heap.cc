@@ -428,7 +428,7 @@ size_t Release(size_t keep) {
   Reclaim();
   PurgeSlabs();
   arena.Purge(keep);
-  const size_t of_tables = arena.metadata().Purge();
+  const size_t of_tables = arena.PurgeMetadata();
   return arena.GetStats().purged_bytes - before + of_tables;
 }
 
@@ -473,7 +473,6 @@ void ForEachMutex(Fn fn) {
   l25_pool.backend().ForEachMutex(fn);
   arena.ForEachMutex(fn);
   fn(direct_mappings.mutex());
-  fn(arena.metadata().mutex());
   fn(site_table.mutex());
 }
 

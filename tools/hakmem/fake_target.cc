@@ -116,7 +116,7 @@ bool SetHeap(const std::string& field, uint64_t bytes) {
   } else if (field == "dirty") {
     Spread(&hakmem::ObservedPart::free_dirty_bytes, bytes);
   } else if (field == "metadata") {
-    hak_observed.metadata_bytes = bytes;
+    Spread(&hakmem::ObservedPart::metadata_bytes, bytes);
   } else if (field == "cached") {
     hak_observed.cached_bytes = static_cast<int64_t>(bytes);
   } else if (field == "partial") {

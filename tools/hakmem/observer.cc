@@ -349,7 +349,6 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
   if (!rss.ok()) return rss.status();
   snapshot.rss = *rss;
   HeapFigures& heap = snapshot.heap;
-  heap.metadata = HeaderField<uint64_t>(offsetof(Observed, metadata_bytes));
   heap.cached =
       NotNegative(HeaderField<int64_t>(offsetof(Observed, cached_bytes)));
   for (size_t i = 0; i < std::size(Observed{}.classes); ++i) {
@@ -367,6 +366,7 @@ absl::StatusOr<Snapshot> Observer::ReadTables() {
     held += figure(offsetof(ObservedPart, slab_bytes)) +
             figure(offsetof(ObservedPart, large_bytes));
     heap.free += figure(offsetof(ObservedPart, free_dirty_bytes));
+    heap.metadata += figure(offsetof(ObservedPart, metadata_bytes));
   }
   heap.live = held - std::min(held, heap.partial + heap.cached);
 

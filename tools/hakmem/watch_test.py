@@ -294,7 +294,7 @@ class TopTest(WatchTestCase):
     target = self.target()
     for command, pattern in [
         ('set version 7', 'runs on a hakmem whose tables are of version 7, and '
-         'this command knows version 3: .*'),
+         'this command knows version 4: .*'),
         ('set magic 5', r'\(.*\) does not run on hakmem'),
         ('set magic 0', 'has not set up its heap yet'),
     ]:
