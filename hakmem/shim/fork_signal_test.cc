@@ -85,9 +85,15 @@ TEST(ForkSignalTest, AHandlerForksWhereverItInterrupts) {
 TEST(ForkSignalTest, DoesNotWaitForAFileWhoseOwnerAllocates) {
   alarm(kSeconds);
   std::atomic<bool> done(false);
+  std::atomic<int> forks(0);
   std::vector<std::thread> threads;
-  threads.emplace_back([&done] {
-    while (!done) fflush(nullptr);
+  // Once for each fork. The lock of the list is given to whoever is there first:
+  // where every thread has a processor, who takes it again and again is, and
+  // the thread that forks never has it, without this library too.
+  threads.emplace_back([&done, &forks] {
+    for (int before = 0; !done; forks.wait(before), before = forks) {
+      fflush(nullptr);
+    }
   });
   for (int i = 0; i < 2; ++i) {
     threads.emplace_back([&done] {
@@ -101,8 +107,12 @@ TEST(ForkSignalTest, DoesNotWaitForAFileWhoseOwnerAllocates) {
     });
   }
   int failed = 0;
-  for (int i = 0; i < kForks; ++i) failed += !ForkOnce();
-  done = true;
+  for (int i = 0; i < kForks; ++i) {
+    failed += !ForkOnce();
+    if (i + 1 == kForks) done = true;
+    ++forks;
+    forks.notify_one();
+  }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(failed, 0);
   alarm(0);
