@@ -4,6 +4,7 @@
 #include "hakmem/core/unwind.h"
 
 #include <alloca.h>
+#include <dlfcn.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -20,6 +21,8 @@
 #include <cstring>
 #include <random>
 #include <span>
+#include <sstream>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -328,7 +331,7 @@ struct Stepping {
   Views views;
   uint64_t steps = 0;
   uint64_t bad = 0;
-  uintptr_t first_bad = 0;
+  Views first_bad;
 };
 Stepping* stepping = nullptr;
 
@@ -336,8 +339,24 @@ void OnStep(int, siginfo_t*, void*) {
   ++stepping->steps;
   Look(&stepping->views);
   if (!Agree(stepping->views) && stepping->bad++ == 0) {
-    stepping->first_bad = stepping->views.theirs[2];
+    stepping->first_bad = stepping->views;
   }
+}
+
+// Where the frames are, for who does not have the machine that they were on.
+std::string Places(const uintptr_t* frames, size_t count) {
+  std::ostringstream places;
+  for (const uintptr_t frame : std::span(frames, count)) {
+    Dl_info info;
+    if (dladdr(reinterpret_cast<void*>(frame), &info) == 0) {
+      places << "  " << std::hex << frame;
+      continue;
+    }
+    places << "  " << info.dli_fname << "+" << std::hex
+           << frame - reinterpret_cast<uintptr_t>(info.dli_fbase);
+    if (info.dli_sname != nullptr) places << " " << info.dli_sname;
+  }
+  return places.str();
 }
 
 // The processor's trap flag; kept off the red zone, which the compiler may use.
@@ -388,8 +407,10 @@ TEST(UnwindTest, AgreesBeforeEveryInstruction) {
   free(malloc(100));
   EndStepping();
   EXPECT_GT(state.steps, 500u);
-  EXPECT_EQ(state.bad, 0u) << "of " << state.steps << ", first at " << std::hex
-                           << state.first_bad;
+  const Views& bad = state.first_bad;
+  EXPECT_EQ(state.bad, 0u) << "of " << state.steps << ", first where we find\n"
+                           << Places(bad.ours, bad.ours_count) << "\nand they\n"
+                           << Places(bad.theirs, bad.theirs_count);
 }
 
 // --- code without tables
