@@ -88,6 +88,13 @@ def _retargeted_test_impl(ctx):
     ctx.actions.write(
         output = script,
         content = "\n".join(["#!/bin/bash"] + exports + [
+            # GoogleTest passes when its filter selects nothing.
+            'if [[ " $*" == *" --gtest_filter="* ]] &&',
+            "    ! %s --gtest_list_tests \"$@\" | grep -q '^  '; then" %
+            _quote("./" + program.short_path),
+            '  echo "no test is selected by $*" >&2',
+            "  exit 1",
+            "fi",
             "exec " + " ".join([_quote("./" + word) for word in words]) + ' "$@"',
             "",
         ]),
