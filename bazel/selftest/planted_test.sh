@@ -19,5 +19,6 @@ catches() {
 catches 'AddressSanitizer: heap-buffer-overflow' "$here/planted_asan" overflow
 catches 'signed integer overflow' "$here/planted_ubsan" integer
 catches 'ThreadSanitizer: data race' "$here/planted_tsan" race
+catches 'no test is selected by --gtest_filter=Thread*' "$here/filtered_test" '--gtest_filter=Thread*'
 catches 'Possible data race' bazel/helgrind "$here/planted" race
 exit "$((failures > 0))"

@@ -98,7 +98,7 @@ void Arena::Divide() {
 }
 
 void Arena::InitPart(uint32_t part) {
-  const size_t before = part == 0 ? 0 : size_t{part} << metadata_shift_;
+  const size_t before = size_t{part} << metadata_shift_;
   const size_t bytes = part + 1 == count_ ? maps_.metadata_bytes - before
                                           : size_t{1} << metadata_shift_;
   parts_[part].Init(*this, part, {BeginOf(part), EndOf(part)},
@@ -166,13 +166,12 @@ bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
 }
 
 Span* Arena::AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
-                          size_t alignment, bool* zeroed, uint32_t* missed) {
+                          bool* zeroed, uint32_t* missed) {
   if (missed != nullptr) *missed = 0;
-  if (!EnsureReady() || !FitsIntoPart(granules, alignment)) return nullptr;
+  if (!EnsureReady() || !FitsIntoPart(granules, kGranuleSize)) return nullptr;
   Span* span = nullptr;
   TryParts([&](ArenaPart& part) {
-    return part.AllocateSpan(&span, model, bytes, granules, alignment, zeroed,
-                             missed);
+    return part.AllocateSpan(&span, model, bytes, granules, zeroed, missed);
   });
   return span;
 }

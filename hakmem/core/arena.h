@@ -83,12 +83,11 @@ class Arena {
   bool AllocateRun(Span* span, uint32_t granules, size_t alignment,
                    bool* zeroed, uint32_t* missed = nullptr);
 
-  // The same with a span that is made for it, for one lock: a piece of `bytes`
-  // of metadata that begins with a copy of `model`. Null for false. Others may
-  // come upon the span before the caller does.
+  // The same from any granule on, with a span that is made for it, for one
+  // lock: a piece of `bytes` of metadata that begins with a copy of `model`.
+  // Null for false. Others may come upon the span before the caller does.
   Span* AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
-                     size_t alignment, bool* zeroed,
-                     uint32_t* missed = nullptr);
+                     bool* zeroed, uint32_t* missed = nullptr);
 
   // Gives the span's granules back, and then the span, which is a piece of
   // `bytes` of metadata; where that is 0, it stays the caller's. Of its pages

@@ -275,18 +275,16 @@ ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
 
 ArenaPart::Outcome ArenaPart::AllocateSpan(Span** span, const Span& model,
                                            size_t bytes, uint32_t granules,
-                                           size_t alignment, bool* zeroed,
-                                           uint32_t* missed) {
+                                           bool* zeroed, uint32_t* missed) {
   Lock lock(*this);
   Place place = {};
   const Outcome outcome =
-      FindPlace(model.size_class, granules, alignment, &place);
+      FindPlace(model.size_class, granules, kGranuleSize, &place);
   if (outcome != Outcome::kDone) return outcome;
   void* const piece = metadata_.Allocate(bytes);
   if (piece == nullptr) return Outcome::kFull;
   *span = new (piece) Span(model);
   TakePlace(place, *span, granules, zeroed, missed);
-  ShowMetadata();
   return Outcome::kDone;
 }
 
@@ -294,10 +292,7 @@ void ArenaPart::FreeSpan(Span* span, size_t bytes, uint32_t absent,
                          uint32_t lately) {
   Lock lock(*this);
   Leave(span, span->start, span->start + span->granules);
-  if (bytes != 0) {
-    metadata_.Free(span, bytes);
-    ShowMetadata();
-  }
+  if (bytes != 0) metadata_.Free(span, bytes);
   if (absent != 0) CountAbsent(absent, lately);
   PurgeBeyondBound(os::CoarseMilliseconds());
 }
@@ -305,14 +300,14 @@ void ArenaPart::FreeSpan(Span* span, size_t bytes, uint32_t absent,
 void* ArenaPart::AllocateMetadata(size_t bytes) {
   Lock lock(*this);
   void* const piece = metadata_.Allocate(bytes);
-  ShowMetadata();
+  ShowFigures();
   return piece;
 }
 
 void ArenaPart::FreeMetadata(void* piece, size_t bytes) {
   Lock lock(*this);
   metadata_.Free(piece, bytes);
-  ShowMetadata();
+  ShowFigures();
 }
 
 size_t ArenaPart::PurgeMetadata() {
@@ -424,12 +419,8 @@ void ArenaPart::ShowFigures() {
   show(shown.large_bytes, large_granules_);
   show(shown.free_dirty_bytes, dirty_granules_);
   show(shown.purged_bytes, purged_granules_);
+  shown.metadata_bytes.store(metadata_.used_bytes(), std::memory_order_relaxed);
   if (arena_->parts() != 1) Tell();
-}
-
-void ArenaPart::ShowMetadata() {
-  hak_observed.parts[index_].metadata_bytes.store(metadata_.used_bytes(),
-                                                  std::memory_order_relaxed);
 }
 
 void ArenaPart::AddStats(ArenaStats& stats) {

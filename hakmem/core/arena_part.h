@@ -87,8 +87,8 @@ class alignas(64) ArenaPart {
                       bool* zeroed, uint32_t* missed) ABSL_LOCKS_EXCLUDED(mu_);
   // Likewise Arena::AllocateSpan(): sets `*span`, where that is done.
   Outcome AllocateSpan(Span** span, const Span& model, size_t bytes,
-                       uint32_t granules, size_t alignment, bool* zeroed,
-                       uint32_t* missed) ABSL_LOCKS_EXCLUDED(mu_);
+                       uint32_t granules, bool* zeroed, uint32_t* missed)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // As the functions of the arena of these names, for what is in this part. Of
   // ForEachSpan() the granules that it has been through go from `*granules`.
@@ -229,7 +229,6 @@ class alignas(64) ArenaPart {
   void InsertFree(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void ShowFigures() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ShowMetadata() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   size_t Held() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   template <typename Fn>
   void ForEachTable(Fn fn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -362,14 +362,11 @@ TEST_F(ArenaPartsTest, ASpanStandsInThePartOfItsRun) {
   MakeParts();
   UseAllParts();
   constexpr size_t kBytes = 3 * Metadata::kUnit;
-  const Span model = {
-      .start = 1, .granules = 1, .kind = Span::Kind::kSlab, .size_class = 7};
   std::set<uint32_t> seen;
   while (seen.size() < kParts) {
     OnThread([&] {
       bool zeroed = false;
-      Span* const span =
-          arena_->AllocateSpan(model, kBytes, 5, kGranuleSize, &zeroed);
+      Span* const span = arena_->AllocateSpan(kSlab, kBytes, 5, &zeroed);
       ASSERT_NE(span, nullptr);
       EXPECT_EQ(span->granules, 5u);
       EXPECT_EQ(PartOfPiece(span), PartOf(span));
@@ -407,13 +404,11 @@ TEST_F(ArenaPartsTest, MetadataThatOnePartHasNotComesFromAnother) {
   }
   // Threads of both: a span stands where there is room, and then its run is
   // there too, or is the thread's own.
-  const Span model = {
-      .start = 0, .granules = 0, .kind = Span::Kind::kSlab, .size_class = 7};
   std::set<uint32_t> seen;
   while (seen.size() < 2) {
     OnThread([&] {
-      Span* const span = arena_->AllocateSpan(model, Metadata::kUnit, 1,
-                                              kGranuleSize, nullptr);
+      Span* const span =
+          arena_->AllocateSpan(kSlab, Metadata::kUnit, 1, nullptr);
       ASSERT_NE(span, nullptr);
       EXPECT_EQ(PartOfPiece(span), 1u);
       EXPECT_EQ(PartOf(span), 1u);
@@ -438,8 +433,7 @@ TEST_F(ArenaPartsTest, MetadataThatOnePartHasNotComesFromAnother) {
     ASSERT_NE(arena_->AllocateMetadata(Metadata::kMaxPiece), nullptr);
   }
   ASSERT_EQ(arena_->parts_in_use(), 1u);
-  Span* const span =
-      arena_->AllocateSpan(model, Metadata::kUnit, 1, kGranuleSize, nullptr);
+  Span* const span = arena_->AllocateSpan(kSlab, Metadata::kUnit, 1, nullptr);
   ASSERT_NE(span, nullptr);
   EXPECT_EQ(PartOf(span), 1u);
 }

@@ -553,29 +553,23 @@ TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
 // Who goes on where a span began may find that in the midst of a free run.
 TEST_F(ArenaTest, ASpanComesAndGoesWithItsRun) {
   Make(4 * kMiB, kMiB);
-  const Span model = {
-      .start = 0, .granules = 0, .kind = Span::Kind::kSlab, .size_class = 7};
   constexpr size_t kBytes = 2 * Metadata::kUnit;
   uint32_t missed = 1;
   bool zeroed = false;
-  Span* const span =
-      arena_->AllocateSpan(model, kBytes, 3, kGranuleSize, &zeroed, &missed);
+  Span* const span = arena_->AllocateSpan(kSlab, kBytes, 3, &zeroed, &missed);
   ASSERT_NE(span, nullptr);
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(missed, 0u);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
   Fill(span, 's');
   // What there is no room for leaves nothing behind.
-  EXPECT_EQ(arena_->AllocateSpan(model, kBytes, 61, kGranuleSize, nullptr),
-            nullptr);
-  EXPECT_EQ(arena_->AllocateSpan(model, kBytes, 1000, kGranuleSize, nullptr),
-            nullptr);
+  EXPECT_EQ(arena_->AllocateSpan(kSlab, kBytes, 61, nullptr), nullptr);
+  EXPECT_EQ(arena_->AllocateSpan(kSlab, kBytes, 1000, nullptr), nullptr);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
   EXPECT_EQ(arena_->metadata_bytes(), kBytes);
   arena_->FreeSpan(span, kBytes);
   EXPECT_EQ(arena_->metadata_bytes(), 0u);
-  Span* const again =
-      arena_->AllocateSpan(model, kBytes, 63, kGranuleSize, &zeroed);
+  Span* const again = arena_->AllocateSpan(kSlab, kBytes, 63, &zeroed);
   ASSERT_NE(again, nullptr);
   EXPECT_FALSE(zeroed);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({again}));

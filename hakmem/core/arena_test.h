@@ -44,6 +44,10 @@ class ArenaTest : public testing::Test {
     unsetenv("HAKMEM_RETAIN_BYTES");
   }
 
+  // What a slab's span begins as.
+  static constexpr Span kSlab = {
+      .start = 0, .granules = 0, .kind = Span::Kind::kSlab, .size_class = 7};
+
   Span* NewSpan(SizeClass size_class) {
     auto* const span =
         static_cast<Span*>(arena_->AllocateMetadata(Metadata::kUnit));

@@ -234,7 +234,7 @@ DirectMappings::Residency DirectMappings::GetResidency() {
 void* AllocateLarge(size_t size, size_t alignment, bool* zeroed, Tag tag) {
   if (size > PTRDIFF_MAX || alignment > PTRDIFF_MAX - size) return nullptr;
   const uint32_t granules = GranulesFor(size);
-  if (granules != 0 && arena.EnsureReady()) {
+  if (granules != 0) {
     void* const memory = arena.AllocateMetadata(Metadata::kUnit);
     static_assert(sizeof(LargeSpan) <= Metadata::kUnit);
     if (memory != nullptr) {

@@ -318,9 +318,7 @@ uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
 void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                            std::atomic<uint32_t>& number) {
   MutexLock lock(MutexOf(twin));
-  if (number.load(std::memory_order_relaxed) != 0 || !arena.EnsureReady()) {
-    return;
-  }
+  if (number.load(std::memory_order_relaxed) != 0) return;
   constexpr size_t kBytes =
       (sizeof(Owner) + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
   void* const memory = arena.AllocateMetadata(kBytes);

@@ -59,7 +59,6 @@ Magazine* MagazineStack::Pop() {
 Magazine* MagazineStore::Get(uint32_t family) {
   Magazine* magazine = shelves_[family].stack.Pop();
   if (magazine == nullptr) {
-    if (!arena.EnsureReady()) return nullptr;
     magazine =
         static_cast<Magazine*>(arena.AllocateMetadata(MagazineBytes(family)));
     if (magazine == nullptr) return nullptr;

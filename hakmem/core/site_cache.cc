@@ -371,7 +371,7 @@ SiteSlot* SiteCache::Load(uint32_t* site, SizeClass twin, bool may_keep,
 uint32_t SiteCache::Find(SiteKind kind, uintptr_t id, bool may_keep) {
   LastId*& known = kind == SiteKind::kCaller ? last_callers_ : last_numbers_;
   if (known == nullptr && mask_ == 0 && may_keep) Unpark();
-  if (known == nullptr && may_keep && arena.EnsureReady()) {
+  if (known == nullptr && may_keep) {
     void* const memory = arena.AllocateMetadata(kLastIds * sizeof(LastId));
     if (memory != nullptr) {
       known = static_cast<LastId*>(memory);

@@ -22,38 +22,20 @@ size_t Slab::MetadataBytes(SizeClass size_class) {
 }
 
 Slab* Slab::Create(SizeClass size_class) {
-  if (!arena.EnsureReady()) return nullptr;
-  const size_t bytes = MetadataBytes(size_class);
-  const uint32_t granules = SlabGranules(size_class);
-  const uint32_t blocks = SlabBlocks(size_class);
   const Span model = {.start = 0,
                       .granules = 0,
                       .kind = Kind::kSlab,
                       .size_class = static_cast<uint8_t>(size_class)};
   uint32_t missed = 0;
   bool zeroed = false;
-  Slab* slab = nullptr;
-  if (!IsTwin(size_class)) {
-    slab = static_cast<Slab*>(arena.AllocateSpan(
-        model, bytes, granules, kGranuleSize, &zeroed, &missed));
-    if (slab == nullptr) return nullptr;
-    slab->blocks = static_cast<uint16_t>(blocks);
-  } else {
-    // Who comes upon it reads its tags.
-    void* const memory = arena.AllocateMetadata(bytes);
-    if (memory == nullptr) return nullptr;
-    slab = static_cast<Slab*>(new (memory) Span(model));
-    slab->blocks = static_cast<uint16_t>(blocks);
-    if (!slab->MakeTags()) {
-      arena.FreeMetadata(slab, bytes);
-      return nullptr;
-    }
-    if (!arena.AllocateRun(slab, granules, kGranuleSize, &zeroed, &missed)) {
-      slab->FreeTagPieces(UINT32_MAX);
-      arena.FreeMetadata(slab, bytes);
-      return nullptr;
-    }
-  }
+  auto* const slab = static_cast<Slab*>(
+      IsTwin(size_class)
+          ? AllocateTwin(model, &zeroed, &missed)
+          : arena.AllocateSpan(model, MetadataBytes(size_class),
+                               SlabGranules(size_class), &zeroed, &missed));
+  if (slab == nullptr) return nullptr;
+  const uint32_t blocks = SlabBlocks(size_class);
+  slab->blocks = static_cast<uint16_t>(blocks);
   slab->tail_gone = !zeroed && slab->PurgeTail();
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
@@ -73,8 +55,27 @@ Slab* Slab::Create(SizeClass size_class) {
   return slab;
 }
 
+// As Arena::AllocateSpan(), for a twin: who comes upon it reads its tags, which
+// are made before it is in the maps.
+Span* Slab::AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed) {
+  const size_t bytes = MetadataBytes(model.size_class);
+  void* const memory = arena.AllocateMetadata(bytes);
+  if (memory == nullptr) return nullptr;
+  auto* const slab = static_cast<Slab*>(new (memory) Span(model));
+  if (slab->MakeTags()) {
+    if (arena.AllocateRun(slab, SlabGranules(model.size_class), kGranuleSize,
+                          zeroed, missed)) {
+      return slab;
+    }
+    slab->FreeTagPieces(UINT32_MAX);
+  }
+  arena.FreeMetadata(slab, bytes);
+  return nullptr;
+}
+
 // Marks all blocks as not the program's. False when metadata has run out.
 bool Slab::MakeTags() {
+  const uint32_t all = SlabBlocks(size_class);
   if (HasTagPieces(size_class)) {
     auto* const pieces = reinterpret_cast<void**>(
         reinterpret_cast<char*>(this) + TagOffset(size_class));
@@ -87,9 +88,9 @@ bool Slab::MakeTags() {
       HelgrindIgnore(pieces[i], Metadata::kMaxPiece);
     }
   } else {
-    HelgrindIgnore(&TagOf(0), blocks * sizeof(Tag));
+    HelgrindIgnore(&TagOf(0), all * sizeof(Tag));
   }
-  for (uint32_t i = 0; i < blocks; ++i) {
+  for (uint32_t i = 0; i < all; ++i) {
     TagOf(i).store(kNoTag, std::memory_order_relaxed);
   }
   return true;

@@ -174,6 +174,7 @@ struct Slab : Span {
   static uint32_t TagPieces(SizeClass size_class) {
     return (SlabBlocks(size_class) + kTagsPerPiece - 1) / kTagsPerPiece;
   }
+  static Span* AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed);
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
   bool PurgeTail();

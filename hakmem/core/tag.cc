@@ -33,8 +33,10 @@ void ForEachTag(Span* span, Fn fn) {
     return;
   }
   if (!IsTwin(span->size_class)) return;
+  // Nothing else of a slab that has just come into the maps is there yet.
   auto* const slab = static_cast<Slab*>(span);
-  for (uint32_t i = 0; i < slab->blocks; ++i) fn(slab->TagOf(i));
+  const uint32_t blocks = SlabBlocks(span->size_class);
+  for (uint32_t i = 0; i < blocks; ++i) fn(slab->TagOf(i));
 }
 
 }  // namespace

@@ -87,9 +87,10 @@ TEST(ForkSignalTest, DoesNotWaitForAFileWhoseOwnerAllocates) {
   std::atomic<bool> done(false);
   std::atomic<int> forks(0);
   std::vector<std::thread> threads;
-  // Once for each fork. The lock of the list is given to whoever is there first:
-  // where every thread has a processor, who takes it again and again is, and
-  // the thread that forks never has it, without this library too.
+  // Once for each fork. The lock of the list is given to whoever is there
+  // first, and who takes it again and again mostly is: the thread that forks
+  // had it five times a second with the C library's own malloc, where those who
+  // have the FILEs sleep meanwhile.
   threads.emplace_back([&done, &forks] {
     for (int before = 0; !done; forks.wait(before), before = forks) {
       fflush(nullptr);
