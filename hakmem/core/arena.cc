@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "hakmem/core/cgroup.h"
 #include "hakmem/core/os.h"
 
 namespace hakmem {
@@ -15,7 +16,8 @@ constexpr uint64_t kLeastArena = uint64_t{4} << 20;
 // Default of HAKMEM_SOFT_LIMIT: HAKMEM_LIMIT less this part of it.
 constexpr size_t kSoftLimitShare = 8;
 
-// Default of HAKMEM_CACHE_BYTES: this part of the machine's memory.
+// Default of HAKMEM_CACHE_BYTES: this part of the memory that there is for this
+// process.
 constexpr size_t kDefaultCacheShare = 64;
 
 // Threads have numbers in the order in which they first need one, from 1 on.
@@ -47,10 +49,12 @@ void Arena::SetUp() {
   HelgrindIgnore(&threads, sizeof(threads));
   EnsureOptions();
   hak_observed.start_milliseconds = os::CoarseMilliseconds();
+  const CgroupLimits limits =
+      ReadCgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup");
   cache_bytes_ = options_.cache_bytes != 0
                      ? options_.cache_bytes
-                     : os::PhysicalMemory() / kDefaultCacheShare;
-  processors_ = os::UsableProcessors();
+                     : os::UsableMemory(limits) / kDefaultCacheShare;
+  processors_ = os::UsableProcessors(limits);
   if (options_.limit != 0) {
     limit_bytes_ = options_.limit;
     soft_limit_bytes_ = options_.limit - options_.limit / kSoftLimitShare;

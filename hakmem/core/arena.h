@@ -265,7 +265,8 @@ class Arena {
     return static_cast<int64_t>(options_.decay_ms);
   }
 
-  // HAKMEM_CACHE_BYTES, or its default for this machine.
+  // HAKMEM_CACHE_BYTES, or its default for the memory that there was at the
+  // first allocation.
   size_t cache_bytes() const { return cache_bytes_; }
 
   // os::UsableProcessors(), as it was at the first allocation.

@@ -12,6 +12,7 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/core/arena.h"
+#include "hakmem/core/cgroup.h"
 #include "hakmem/core/large.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
@@ -129,14 +130,16 @@ TEST_F(CacheBudgetTest, ThreadsSpinWhileEachHasAProcessor) {
 TEST_F(CacheBudgetTest, ProcessorsAreThoseThatTheThreadMayUse) {
   cpu_set_t set;
   ASSERT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
-  EXPECT_EQ(os::UsableProcessors(), static_cast<uint32_t>(CPU_COUNT(&set)));
+  EXPECT_EQ(os::UsableProcessors({}), static_cast<uint32_t>(CPU_COUNT(&set)));
+  EXPECT_EQ(os::UsableProcessors({.processors = 1}), 1u);
   const cpu_set_t all = set;
   int first = 0;
   while (!CPU_ISSET(first, &set)) ++first;
   CPU_ZERO(&set);
   CPU_SET(first, &set);
   ASSERT_EQ(sched_setaffinity(0, sizeof(set), &set), 0);
-  EXPECT_EQ(os::UsableProcessors(), 1u);
+  EXPECT_EQ(os::UsableProcessors({}), 1u);
+  EXPECT_EQ(os::UsableProcessors({.processors = 2}), 1u);
   ASSERT_EQ(sched_setaffinity(0, sizeof(all), &all), 0);
 }
 

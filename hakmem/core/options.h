@@ -47,7 +47,7 @@ struct Options {
   // 1: what does not fit into the arena is mapped directly. 0: it fails.
   uint64_t direct_maps = 1;
   // What all threads' magazines and the depots may hold together, in bytes.
-  // 0 stands for the default, which scales with the machine.
+  // 0 stands for the default, which scales with the memory that there is.
   uint64_t cache_bytes = 0;
   // Free memory that may stay with the process, in bytes, beside a share of
   // what is live.

@@ -17,6 +17,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "hakmem/core/cgroup.h"
+
 namespace hakmem::os {
 namespace {
 
@@ -156,14 +158,16 @@ int64_t CoarseMilliseconds() {
   return int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
 }
 
-size_t PhysicalMemory() {
+size_t UsableMemory(const CgroupLimits& limits) {
   const ErrnoKeeper keeper;
   struct sysinfo info;
-  if (sysinfo(&info) != 0) return size_t{1} << 30;
-  return static_cast<size_t>(info.totalram) * info.mem_unit;
+  const size_t all = sysinfo(&info) == 0
+                         ? static_cast<size_t>(info.totalram) * info.mem_unit
+                         : size_t{1} << 30;
+  return std::min(all, limits.memory_bytes);
 }
 
-uint32_t UsableProcessors() {
+uint32_t UsableProcessors(const CgroupLimits& limits) {
   const ErrnoKeeper keeper;
   // The system call: the C library's function is one for a fixed number of
   // processors.
@@ -173,7 +177,7 @@ uint32_t UsableProcessors() {
   if (bytes <= 0) return 1;
   int count = 0;
   for (const uint64_t word : mask) count += std::popcount(word);
-  return static_cast<uint32_t>(std::max(count, 1));
+  return std::min(static_cast<uint32_t>(std::max(count, 1)), limits.processors);
 }
 
 size_t AddressSpaceLimit() {

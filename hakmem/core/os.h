@@ -12,6 +12,8 @@
 
 namespace hakmem {
 
+struct CgroupLimits;
+
 // The program's errno, kept over a call that promises not to touch it.
 class ErrnoKeeper {
  public:
@@ -88,11 +90,13 @@ int CloseFile(int fd);
 // be some of them late.
 int64_t CoarseMilliseconds();
 
-// The machine's memory in bytes, for defaults that scale with it.
-size_t PhysicalMemory();
+// The machine's memory in bytes, or what the limits leave of it: for defaults
+// that scale with it.
+size_t UsableMemory(const CgroupLimits& limits);
 
-// How many processors this thread may run on, at least 1.
-uint32_t UsableProcessors();
+// How many processors this thread may run on, or keep busy by the limits; at
+// least 1.
+uint32_t UsableProcessors(const CgroupLimits& limits);
 
 // The limit on this process's address space in bytes (RLIMIT_AS), or SIZE_MAX.
 size_t AddressSpaceLimit();
