@@ -143,6 +143,15 @@ void LockedPool::NoteFirstSlab(SizeClass size_class, ClassState& of_class) {
                        std::memory_order_release);
 }
 
+// Whether File() would do nothing: the slab stays in its list, and its pages
+// need no look. That tells it of most blocks that come back, and without the
+// division that File() has: a "peaks" of 8 MiB of blocks up to 1 KiB has 6 %
+// fewer instructions.
+bool LockedPool::IsFiled(const Slab* slab) {
+  return slab->bucket != kUnlisted && slab->free_count < slab->next_look &&
+         slab->free_count * kBuckets < (slab->bucket + 1u) * slab->blocks;
+}
+
 LockedPool::Then LockedPool::File(ClassState& state, SizeClass size_class,
                                   Slab* slab) {
   if (slab->free_count == slab->blocks) {
@@ -394,7 +403,7 @@ LockedPool::Then LockedPool::FreeLocked(ClassState& of_class,
   slab->Put(block);
   if (slab->owner != 0) [[unlikely]]
     return FreeOwned(size_class, slab);
-  if (slab == of_class.active) return {};
+  if (slab == of_class.active || IsFiled(slab)) return {};
   return File(of_class, size_class, slab);
 }
 

@@ -229,6 +229,8 @@ class LockedPool {
   // The rest of it, for a slab of an owner.
   Then FreeOwned(SizeClass twin, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(twin));
+  // Whether File() has nothing to do.
+  static bool IsFiled(const Slab* slab);
   // Puts a slab that is not active where its number of free blocks says.
   Then File(ClassState& state, SizeClass size_class, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
@@ -59,10 +60,16 @@ void Metadata::Init(char* region, size_t bytes) {
 uint32_t Metadata::ListFor(uint64_t free) {
   if (free == kWhole) return kWholeDirty;
   if (free == 0) return kLists;
-  uint32_t order = 0;
+  // Where there are holes of a size there are some of all smaller ones. Without
+  // a loop: each slab comes here three times, and that was 5 % of making it and
+  // giving it back.
+  uint32_t largest = 0;
   uint64_t holes = free;
-  while (order + 1 < kOrders && (holes = Doubled(holes, order)) != 0) ++order;
-  return order;
+  [&]<uint32_t... kOrder>(std::integer_sequence<uint32_t, kOrder...>) {
+    ((holes = Doubled(holes, kOrder), largest += holes != 0 ? 1 : 0), ...);
+  }
+  (std::make_integer_sequence<uint32_t, kOrders - 1>{});
+  return largest;
 }
 
 void Metadata::Link(uint32_t page, uint32_t list) {
