@@ -43,6 +43,7 @@ void Arena::SetUp() {
   HelgrindIgnore(&told_, sizeof(told_));
   HelgrindIgnore(&swing_granules_, sizeof(swing_granules_));
   HelgrindIgnore(&crossing_granules_, sizeof(crossing_granules_));
+  HelgrindIgnore(&live_swing_granules_, sizeof(live_swing_granules_));
   HelgrindIgnore(&live_levels_, sizeof(live_levels_));
   HelgrindIgnore(&direct_bytes_, sizeof(direct_bytes_));
   HelgrindIgnore(&parts_in_use_, sizeof(parts_in_use_));
@@ -133,6 +134,8 @@ void Arena::NoteSwing(uint32_t change, int64_t now) {
       swing_granules_.fetch_add(change, std::memory_order_relaxed) + change;
   const size_t of_all =
       live_levels_.Swing(live_bytes() >> kGranuleShift, decay_period(), now);
+  live_swing_granules_.store(static_cast<uint32_t>(of_all),
+                             std::memory_order_relaxed);
   crossing_granules_.store(static_cast<uint32_t>(each - std::min(each, of_all)),
                            std::memory_order_relaxed);
 }

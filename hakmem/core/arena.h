@@ -187,6 +187,12 @@ class Arena {
   uint32_t ForEachSpan(uint32_t from, uint32_t granules,
                        void (*fn)(void* context, Span* span), void* context);
 
+  // Whether the part of a span has more free memory than its program can want
+  // back, if that is to be as little used as what is free is.
+  bool HasSparseSurplus(const Span* span) {
+    return PartOfSpan(span).has_sparse_surplus();
+  }
+
   // Enters the key of a slab in the owner map, or 0 before the slab goes away;
   // and in the class map the owner's bin, if it is not 0. Where there is no
   // memory for the owner map both stay as they are.
@@ -303,6 +309,12 @@ class Arena {
     told_.fetch_add(change, std::memory_order_relaxed);
   }
 
+  // How far what is live in all parts in use, where they are several, is from
+  // where it was lately, in granules.
+  uint32_t live_swing_granules() const {
+    return live_swing_granules_.load(std::memory_order_relaxed);
+  }
+
   // How much, in granules, has lately gone from one part to another and back:
   // by how much more than their sum the parts are away from where they were. On
   // two parts a pool of blocks up to 1 MiB without caches, whose threads free
@@ -400,6 +412,7 @@ class Arena {
   std::atomic<uint64_t> told_{0};
   std::atomic<uint32_t> swing_granules_{0};  // of each part, together
   std::atomic<uint32_t> crossing_granules_{0};
+  std::atomic<uint32_t> live_swing_granules_{0};
   RecentLevels live_levels_;  // of the sum
   std::atomic<size_t> direct_bytes_{0};
   // These are read by all, and change rarely.

@@ -118,6 +118,11 @@ class alignas(64) ArenaPart {
   void AddStats(ArenaStats& stats) ABSL_LOCKS_EXCLUDED(mu_);
   void AddResidency(ArenaResidency& residency) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // See Arena::HasSparseSurplus().
+  bool has_sparse_surplus() const {
+    return sparse_surplus_.load(std::memory_order_relaxed);
+  }
+
   // Bytes of metadata that are handed out.
   size_t metadata_bytes() const { return metadata_.used_bytes(); }
 
@@ -240,7 +245,7 @@ class alignas(64) ArenaPart {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MarkDirty(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void CountAbsent(uint32_t absent, uint32_t lately)
+  void CountAbsent(uint32_t absent, uint32_t lately, int64_t now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t TakePurged(uint32_t start, uint32_t length)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -299,6 +304,8 @@ class alignas(64) ArenaPart {
   uint64_t* small_ = nullptr;
   // Whether waits are counted: where there may be more parts.
   std::atomic<bool> counts_waits_{false};
+
+  std::atomic<bool> sparse_surplus_{false};
 
   // How often a thread had to wait for the lock, and how often it had when the
   // period of that number began. Beside the lock, and among what is guarded,

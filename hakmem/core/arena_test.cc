@@ -16,6 +16,7 @@
 #include "hakmem/core/arena_test.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
+#include "hakmem/core/slab_use.h"
 
 namespace hakmem {
 namespace {
@@ -215,6 +216,26 @@ TEST_F(ArenaTest, SlabsOfLargeBlocksAreSpacedWhereThereIsRoom) {
   EXPECT_GE(gaps, 6u);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps(spans));
   for (Span* const span : spans) Free(span);
+}
+
+// Places would have what the largest slab that was there has touched.
+TEST_F(ArenaTest, SlabsOfLargeBlocksThatAreUsedAreNotSpaced) {
+  constexpr SizeClass kOfLarge = kLastL2Class + 3;  // no other test's
+  Make(1024 * kMiB, kMiB);
+  Free(Allocate(8 * RunTree::kSpacing));
+  const auto distance = [this] {
+    Span* const first = Allocate(5, kGranuleSize, kOfLarge);
+    Span* const second = Allocate(5, kGranuleSize, TwinOf(kOfLarge));
+    const uint32_t result = second->start - first->start;
+    Free(second);
+    Free(first);
+    return result;
+  };
+  EXPECT_EQ(distance(), RunTree::kSpacing) << "nothing is known";
+  SlabUse::Of(kOfLarge).NoteResident(7, 10);
+  EXPECT_EQ(distance(), RunTree::kSpacing);
+  SlabUse::Of(kOfLarge).NoteResident(8, 10);
+  EXPECT_EQ(distance(), 5u);
 }
 
 TEST_F(ArenaTest, AnArenaThatIsSmallIsFilledWhole) {
@@ -473,6 +494,34 @@ TEST_F(ArenaTest, NoMoreStaysWhereDemandIsSteady) {
   arena_->demand().Add(0, kBytes);
   EXPECT_LE(replace(0), kMiB + kBytes / 128);
   EXPECT_GT(replace(kBytes), 4 * kMiB) << "where it goes up and down";
+}
+
+// Slabs are more than their blocks.
+TEST_F(ArenaTest, WhatSlabsAreMoreThanTheirBlocksMayStayToo) {
+  constexpr SizeClass kClass = 1;
+  constexpr size_t kSlabs = 100;
+  constexpr uint32_t kGranules = 4;
+  constexpr auto kBytes =
+      static_cast<int64_t>(kSlabs * kGranules * kGranuleSize);
+  MakeWithDecay(kMiB);
+  arena_->regretted() = 2 * kBytes;
+  // What goes where blocks are `percent` of their slabs.
+  const auto purged = [this](int64_t percent) {
+    const int64_t blocks = kBytes / 100 * percent;
+    const size_t before = arena_->GetStats().purged_bytes;
+    std::vector<Span*> slabs(kSlabs);
+    arena_->demand().Add(0, blocks);
+    arena_->demand().Note(arena_->decay_period(), os::CoarseMilliseconds());
+    for (Span*& slab : slabs) {
+      slab = Allocate(kGranules, kGranuleSize, kClass);
+      Fill(slab, 's');
+    }
+    arena_->demand().Add(0, -blocks);
+    for (Span* const slab : slabs) Free(slab);
+    return arena_->GetStats().purged_bytes - before;
+  };
+  EXPECT_GT(purged(60), 0u) << "but not all, whatever they are";
+  EXPECT_EQ(purged(85), 0u);
 }
 
 // What slabs wanted back of their pages may stay as free runs as well: who has

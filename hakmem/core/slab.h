@@ -35,7 +35,8 @@ struct Slab : Span {
   uint16_t free_count;
   uint16_t first_word;
   uint8_t bucket;         // the list it is in
-  bool tail_gone;         // its TailPages() went to the system
+  uint8_t tail_gone_in;   // ThisPeriod() when its TailPages() went to the
+                          // system; 0 when they did not
   uint16_t next_look;     // free_count from which to look at pages again
   uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
@@ -72,6 +73,9 @@ struct Slab : Span {
     const auto pages = static_cast<uint32_t>(bytes / os::kPageSize);
     return pages < kWorthwhileRun ? 0 : pages;
   }
+
+  // The period of HAKMEM_DECAY_MS that it is, from 1 to 255 and again.
+  static uint8_t ThisPeriod();
 
   // A slab of this class with all of its blocks free, or null when memory has
   // run out. Its purged_pages say how many of its pages went to the system
@@ -177,8 +181,9 @@ struct Slab : Span {
   static Span* AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed);
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
-  bool PurgeTail();
+  uint8_t PurgeTail();
   uint32_t UnusedPages() const;
+  bool PurgeLittleUsed();
 
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);

@@ -76,6 +76,13 @@ class SlabTest : public testing::TestWithParam<SizeClass> {
     return all;
   }
 
+  // As if it had been there for a while.
+  static void Age(Slab* slab) {
+    if (slab->tail_gone_in == 0) return;
+    slab->tail_gone_in =
+        static_cast<uint8_t>((slab->tail_gone_in + 200) % 255 + 1);
+  }
+
   Slab* slab_ = nullptr;
   char* base_ = nullptr;
 };
@@ -230,11 +237,13 @@ TEST_P(SlabTest, WhatIsBehindItsLastBlockGoes) {
   const size_t bytes = slab_->granules * kGranuleSize;
   const size_t tail = Slab::TailPages(GetParam());
   const auto replace = [this](bool purge) {
+    Age(slab_);
     Slab::Destroy(slab_);
     if (purge) arena.Purge(0);
     slab_ = Slab::Create(GetParam());
     ASSERT_NE(slab_, nullptr);
-    ASSERT_EQ(arena.AddressOf(slab_->start), base_);
+    // Elsewhere from when it is known how much is used.
+    base_ = arena.AddressOf(slab_->start);
   };
   const auto anew = [&] { replace(true); };
   const auto again = [&](size_t touched) {
@@ -242,15 +251,42 @@ TEST_P(SlabTest, WhatIsBehindItsLastBlockGoes) {
     replace(false);
   };
   anew();
-  EXPECT_FALSE(slab_->tail_gone) << "nothing was there";
+  EXPECT_EQ(slab_->tail_gone_in, 0) << "nothing was there";
   // As often as it takes to find out how much is used.
   for (int i = 0; i < 100; ++i) again(bytes);
-  EXPECT_EQ(slab_->tail_gone, tail != 0);
+  EXPECT_EQ(slab_->tail_gone_in != 0, tail != 0);
   EXPECT_EQ(os::ResidentBytes(base_, bytes), bytes - tail * os::kPageSize);
   // It is not worth a system call where hardly anything is.
   anew();
   for (int i = 0; i < 1000; ++i) again(1);
-  EXPECT_EQ(slab_->tail_gone, tail != 0 && GetParam() <= kLastL2Class);
+  EXPECT_EQ(slab_->tail_gone_in != 0, tail != 0 && GetParam() <= kLastL2Class);
+}
+
+// Whose next owner has blocks there wants back what has just gone.
+TEST_P(SlabTest, WhatIsBehindItsLastBlockStaysWhereSlabsGoSoon) {
+  const auto returned = [this](bool soon) {
+    int count = 0;
+    for (int i = 0; i < 300; ++i) {
+      std::memset(base_, 1, slab_->granules * kGranuleSize);
+      if (!soon) Age(slab_);
+      Slab::Destroy(slab_);
+      slab_ = Slab::Create(GetParam());
+      base_ = arena.AddressOf(slab_->start);
+      count += slab_->tail_gone_in != 0 ? 1 : 0;
+    }
+    return count;
+  };
+  returned(false);
+  if (Slab::TailPages(GetParam()) == 0) {
+    EXPECT_EQ(returned(true), 0);
+    return;
+  }
+  const int most = returned(true);
+  EXPECT_GE(most, 2) << "it is tried again";
+  EXPECT_LE(most, 12);
+  // As often as it takes to find out.
+  for (int i = 0; i < 5; ++i) returned(false);
+  EXPECT_EQ(returned(false), 300);
 }
 
 // Free memory counts by what is resident of it, as far as that is known.
@@ -271,6 +307,64 @@ TEST(SlabPagesTest, LargeBlocksThatAreHardlyUsedCountAsLittle) {
   EXPECT_EQ(purged(1), 0u) << "200 pages of 160 MiB";
   arena.Purge(0);
   EXPECT_GT(purged(ClassSize(kClass)), kSlabs / 4 * ClassSize(kClass));
+}
+
+// How many pages the last of 200 slabs leaves, of whose blocks so many bytes
+// are used, while demand has been `swing` bytes away from where it is.
+size_t PagesLeft(SizeClass size_class, size_t used, size_t swing) {
+  constexpr size_t kSlabs = 200;
+  arena.Purge(0);
+  arena.regretted() = size_t{1} << 30;
+  const auto change = static_cast<int64_t>(swing);
+  arena.demand().Note(arena.decay_period(), 0);  // forgets what was before
+  arena.demand().Add(0, change);
+  arena.demand().Note(arena.decay_period(), os::CoarseMilliseconds());
+  std::vector<Slab*> slabs(kSlabs);
+  for (Slab*& slab : slabs) {
+    slab = Slab::Create(size_class);
+    while (slab->free_count != 0) std::memset(slab->TakeOne(), 1, used);
+  }
+  arena.demand().Add(0, -change);
+  const Slab* const last = slabs.back();
+  const char* const start = arena.AddressOf(last->start);
+  const size_t bytes = last->granules * kGranuleSize;
+  for (Slab* const slab : slabs) {
+    for (uint32_t i = 0; i < slab->blocks; ++i) {
+      slab->Put(arena.AddressOf(slab->start) + i * ClassSize(size_class));
+    }
+    Slab::Destroy(slab);
+  }
+  arena.regretted() = 0;
+  return os::ResidentBytes(start, bytes) / os::kPageSize;
+}
+
+TEST(SlabPagesTest, SlabsThatAreLittleUsedReturnTheirPagesWhereTheyAreMany) {
+  constexpr SizeClass kClass = kLastL2Class + 2;  // no other test's
+  const uint32_t blocks = SlabBlocks(kClass);
+  ASSERT_GT(blocks, 1u);
+  const size_t slab_bytes = SlabGranules(kClass) * kGranuleSize;
+  PagesLeft(kClass, 1, 0);  // to find out how much is used
+  // What there is free is a page of each block, of all slabs together: as much
+  // is wanted back when demand rises by what they are.
+  EXPECT_EQ(PagesLeft(kClass, 1, 60 * slab_bytes), 1u);
+  EXPECT_EQ(PagesLeft(kClass, 1, 400 * slab_bytes), blocks);
+}
+
+TEST(SlabPagesTest, SlabsThatAreUsedKeepTheirs) {
+  constexpr SizeClass kClass = kLastL2Class + 5;  // no other test's
+  ASSERT_GT(SlabBlocks(kClass), 1u);
+  constexpr size_t kUsed = ClassSize(kClass) / 2;
+  PagesLeft(kClass, kUsed, 0);
+  EXPECT_GT(PagesLeft(kClass, kUsed, 120 * SlabGranules(kClass) * kGranuleSize),
+            1u);
+}
+
+TEST(SlabPagesTest, ASlabOfOneBlockKeepsWhatIsThere) {
+  constexpr SizeClass kClass = kLastL25Class - 2;  // no other test's
+  ASSERT_EQ(SlabBlocks(kClass), 1u);
+  constexpr size_t kUsed = 8 * os::kPageSize;
+  PagesLeft(kClass, kUsed, 0);
+  EXPECT_EQ(PagesLeft(kClass, kUsed, 60 * ClassSize(kClass)), 8u);
 }
 
 using SlabDeathTest = SlabTest;

@@ -1,0 +1,70 @@
+#include "hakmem/core/slab_use.h"
+
+#include <array>
+
+#include "hakmem/core/mutex.h"
+#include "hakmem/core/os.h"
+
+namespace hakmem {
+namespace {
+
+constinit std::array<SlabUse, kLastL25Class + 1> uses;
+
+// A system call for so many slabs, more or less: what a program does in turns
+// is not to meet with that.
+constexpr uint32_t kLeastUnasked = 32;
+
+// At most so many slabs keep their tails for one that returns it, and tells
+// whether that is worth while again.
+constexpr uint32_t kMostKept = 127;
+
+}  // namespace
+
+SlabUse& SlabUse::Of(SizeClass size_class) { return uses[PlainOf(size_class)]; }
+
+uint32_t SlabUse::UnusedPages(const void* start, uint32_t pages) {
+  const uint8_t left = slabs_left_.load(std::memory_order_relaxed);
+  if (left != 0) {
+    slabs_left_.store(left - 1, std::memory_order_relaxed);
+  } else {
+    HelgrindIgnore(this, sizeof(*this));
+    const size_t resident = os::ResidentBytes(start, pages * os::kPageSize);
+    NoteResident(resident / os::kPageSize, pages);
+    const auto place =
+        static_cast<uint32_t>(reinterpret_cast<uintptr_t>(start) >> 16);
+    slabs_left_.store(
+        static_cast<uint8_t>(kLeastUnasked + (place * 0x9E3779B1u >> 26)),
+        std::memory_order_relaxed);
+  }
+  const uint32_t share = share_.load(std::memory_order_relaxed);
+  return pages - (pages * share + kWhole - 1) / kWhole;
+}
+
+// More at once, less by and by.
+void SlabUse::NoteResident(size_t resident, size_t pages) {
+  const auto now = static_cast<uint32_t>(resident * kWhole / pages);
+  const uint32_t before = share_.load(std::memory_order_relaxed);
+  const uint32_t share = std::max({now, (before * 3 + now) / 4, uint32_t{1}});
+  share_.store(static_cast<uint8_t>(share), std::memory_order_relaxed);
+}
+
+bool SlabUse::KeepsTail() {
+  const uint8_t left = tails_left_.load(std::memory_order_relaxed);
+  if (left != 0) {
+    tails_left_.store(left - 1, std::memory_order_relaxed);
+    return true;
+  }
+  const uint8_t kept = tails_kept_.load(std::memory_order_relaxed);
+  if (kept != 0) tails_left_.store(kept, std::memory_order_relaxed);
+  return false;
+}
+
+void SlabUse::NoteTail(bool soon) {
+  const uint32_t before = tails_kept_.load(std::memory_order_relaxed);
+  const uint32_t kept = soon ? std::min(2 * before + 1, kMostKept) : before / 2;
+  if (kept == before) return;
+  HelgrindIgnore(this, sizeof(*this));
+  tails_kept_.store(static_cast<uint8_t>(kept), std::memory_order_relaxed);
+}
+
+}  // namespace hakmem

@@ -1,0 +1,63 @@
+// How a program uses the slabs of a class: how much of them, and how long.
+
+#ifndef HAKMEM_CORE_SLAB_USE_H_
+#define HAKMEM_CORE_SLAB_USE_H_
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "hakmem/core/size_class.h"
+
+namespace hakmem {
+
+// Of a class and its twin together. Found out with some of the slabs, when they
+// go, and so only as it was lately.
+//
+// Thread safety: every function may be called from any thread; none takes a
+// lock. When several slabs come or go at once, one may be looked at sooner or
+// later than its turn: it says what is worth doing, and nothing depends on it.
+class alignas(64) SlabUse {
+ public:
+  constexpr SlabUse() = default;
+
+  static SlabUse& Of(SizeClass size_class);
+
+  // How much of the slabs of blocks above 32 KiB is resident when they go.
+  // Neither is true as long as nothing is known.
+  bool IsLittle() const {
+    const uint8_t share = share_.load(std::memory_order_relaxed);
+    return share != 0 && share < kWhole / 4 + 1;
+  }
+  bool IsMost() const {
+    return share_.load(std::memory_order_relaxed) > kWhole / 4 * 3;
+  }
+
+  // Says of how many of the `pages` at `start`, a slab's that goes, nothing is
+  // resident by what is known. At times it asks the system.
+  uint32_t UnusedPages(const void* start, uint32_t pages);
+
+  // Takes note of what a slab had resident, of so many pages.
+  void NoteResident(size_t resident, size_t pages);
+
+  // Whether what a slab that has just been made has behind its last block may
+  // stay: where those that returned it went soon, it is soon somebody else's.
+  bool KeepsTail();
+
+  // One that returned it has gone, in the same period of HAKMEM_DECAY_MS or the
+  // next one, or later.
+  void NoteTail(bool soon);
+
+ private:
+  static constexpr uint32_t kWhole = 255;
+
+  std::atomic<uint8_t> slabs_left_{0};  // until the next is asked about
+  std::atomic<uint8_t> share_{0};       // in 255ths; 0 while it is not known
+  std::atomic<uint8_t> tails_left_{0};  // to be kept until the next returns it
+  std::atomic<uint8_t> tails_kept_{0};  // each time
+};
+
+}  // namespace hakmem
+
+#endif  // HAKMEM_CORE_SLAB_USE_H_
