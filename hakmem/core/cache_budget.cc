@@ -4,6 +4,7 @@
 
 #include "hakmem/core/arena.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/os.h"
 
 namespace hakmem {
 
@@ -103,6 +104,19 @@ int64_t CacheBudget::LimitFor(size_t threads) const {
             std::min(working, kMostShares) * (live / kShareOfLive);
   }
   return static_cast<int64_t>(std::min(limit, arena.cache_bytes()));
+}
+
+int64_t CacheBudget::LimitForPeak() {
+  const size_t regretted = arena.regretted().load(std::memory_order_relaxed);
+  if (regretted == 0 || arena.pressed()) return 0;
+  HelgrindIgnore(&levels_, sizeof(levels_));
+  const size_t all = arena.demand().bytes();
+  const auto cached = static_cast<size_t>(std::max<int64_t>(used(), 0));
+  const size_t below =
+      levels_.Below(all - std::min(all, cached), arena.decay_period(),
+                    os::CoarseMilliseconds());
+  const size_t most = static_cast<size_t>(limit()) + std::min(regretted, below);
+  return static_cast<int64_t>(std::min(most, arena.cache_bytes()));
 }
 
 }  // namespace hakmem

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "hakmem/core/demand.h"
 #include "hakmem/core/observed.h"
 
 namespace hakmem {
@@ -35,6 +36,13 @@ class CacheBudget {
 
   // For a magazine to wait in a depot.
   bool TakeForDepot(size_t bytes) { return Take(bytes, limit()); }
+
+  // The same where depots may also have, beside the limit, what the program is
+  // to want back: as much as it has less than at its last peak, and as it
+  // lately wanted back of what had gone to the system (Arena::regretted()).
+  bool TakeForPeak(size_t bytes) {
+    return TakeForDepot(bytes) || Take(bytes, LimitForPeak());
+  }
 
   // For the first few blocks of a bin. A few threads may go over the limit with
   // them; of many, each may be idle for ever.
@@ -67,6 +75,7 @@ class CacheBudget {
  private:
   void CountThreads(int32_t change);
   int64_t LimitFor(size_t threads) const;
+  int64_t LimitForPeak();
   bool Take(size_t bytes, int64_t limit) {
     const auto wanted = static_cast<int64_t>(bytes);
     // Those who would not get it do not take the count from the others.
@@ -81,6 +90,7 @@ class CacheBudget {
   std::atomic<int64_t>& used_;
   std::atomic<uint32_t> threads_{0};
   std::atomic<uint32_t> sharers_{0};
+  RecentLevels levels_;  // of what the program has
 };
 
 // Counts where those who look from outside find it, on a cache line of its own.

@@ -23,8 +23,9 @@ namespace {
 constexpr int64_t kMiB = 1 << 20;
 
 // Before anything reads the options.
-[[maybe_unused]] const int most_for_caches =
-    setenv("HAKMEM_CACHE_BYTES", "20M", 1);
+[[maybe_unused]] const int options = setenv("HAKMEM_CACHE_BYTES", "20M", 1) |
+                                     // Longer than any test takes.
+                                     setenv("HAKMEM_DECAY_MS", "3600000", 1);
 
 class CacheBudgetTest : public testing::Test {
  protected:
@@ -178,6 +179,50 @@ TEST_F(CacheBudgetTest, DepotsGetAllOfItThreadsThreeQuarters) {
   EXPECT_FALSE(budget.TakeForThread(1));
   budget.Return(static_cast<size_t>(threads));
   EXPECT_EQ(budget.used(), 0);
+}
+
+TEST_F(CacheBudgetTest, DepotsMayHaveWhatThePeakWantsBack) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  int64_t all = 0;
+  // What the program has beside what is cached.
+  const auto set_program = [&](int64_t bytes) {
+    const int64_t now = bytes + budget.used();
+    arena.demand().Add(0, now - all);
+    all = now;
+  };
+  ASSERT_TRUE(budget.TakeForDepot(static_cast<size_t>(budget.limit())));
+  arena.regretted() = 6 * kMiB;
+  set_program(12 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(1)) << "at the peak";
+  set_program(8 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(4 * kMiB + 1));
+  EXPECT_FALSE(budget.TakeForDepot(1));
+  EXPECT_TRUE(budget.TakeForPeak(4 * kMiB));
+  set_program(8 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(1));
+  set_program(2 * kMiB);
+  EXPECT_TRUE(budget.TakeForPeak(2 * kMiB));
+  set_program(2 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(1)) << "no more than was wanted back";
+  budget.Return(6 * kMiB);
+  set_program(11 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(kMiB + 1)) << "on the way to the next one";
+  EXPECT_TRUE(budget.TakeForPeak(kMiB));
+  budget.Return(kMiB);
+  set_program(2 * kMiB);
+  arena.regretted() = 0;
+  EXPECT_FALSE(budget.TakeForPeak(1));
+  // Never above the option.
+  arena.regretted() = 1024 * kMiB;
+  set_program(512 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(1));
+  set_program(0);
+  const auto rest = static_cast<size_t>(20 * kMiB - budget.used());
+  EXPECT_FALSE(budget.TakeForPeak(rest + 1));
+  EXPECT_TRUE(budget.TakeForPeak(rest));
+  arena.regretted() = 0;
+  arena.demand().Add(0, -all);
 }
 
 TEST_F(CacheBudgetTest, ThreadsTogetherKeepTheLimit) {

@@ -357,12 +357,14 @@ Magazine* CachedPool::StoreFull(ThreadCache& cache, SizeClass size_class,
                                 Magazine* full, uint32_t family) {
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.blocks_unloaded, full->count);
-  if (cache_budget.TakeForDepot(BytesOf(size_class, full))) {
+  const size_t bytes = BytesOf(size_class, full);
+  if (geometry().keeps_for_peaks ? cache_budget.TakeForPeak(bytes)
+                                 : cache_budget.TakeForDepot(bytes)) {
     if (Magazine* const empty = cache.GetMagazine(family)) {
       depot(size_class).Push(full);
       return empty;
     }
-    cache_budget.Return(BytesOf(size_class, full));
+    cache_budget.Return(bytes);
   }
   CacheCounters::Add(counters.flushes, 1);
   ReturnBlocks(size_class, full);

@@ -32,11 +32,16 @@ class RecentLevels {
   // further; or 0 where it was steady that long. Takes note as well.
   size_t Swing(size_t amount, int64_t period, int64_t now) {
     Note(amount, now / period);
-    const size_t peak = std::max(Get(now_.most), Get(before_.most));
-    const size_t low = std::min(Get(now_.least), Get(before_.least));
-    if (peak - low < peak / kSteadyShare) return 0;
-    return std::max(peak - std::min(peak, amount),
-                    amount - std::min(low, amount));
+    const Range lately = Lately();
+    return std::max(lately.most - std::min(lately.most, amount),
+                    amount - std::min(lately.least, amount));
+  }
+
+  // Likewise how far it is below the peak.
+  size_t Below(size_t amount, int64_t period, int64_t now) {
+    Note(amount, now / period);
+    const Range lately = Lately();
+    return lately.most - std::min(lately.most, amount);
   }
 
  private:
@@ -49,6 +54,20 @@ class RecentLevels {
     std::atomic<size_t> most{0};
     std::atomic<size_t> least{SIZE_MAX};
   };
+
+  struct Range {
+    size_t most;
+    size_t least;
+  };
+
+  // The levels of this period and the one before; where they are steady, no
+  // amount is away from them.
+  Range Lately() const {
+    const size_t most = std::max(Get(now_.most), Get(before_.most));
+    const size_t least = std::min(Get(now_.least), Get(before_.least));
+    if (most - least < most / kSteadyShare) return {0, SIZE_MAX};
+    return {most, least};
+  }
 
   static size_t Get(const std::atomic<size_t>& level) {
     return level.load(std::memory_order_relaxed);

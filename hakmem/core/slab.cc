@@ -160,8 +160,7 @@ void Slab::Destroy(Slab* slab) {
   uint32_t absent = purged;
   if (slab->tail_gone_in != 0) {
     absent += TailPages(size_class);
-    const uint32_t periods = ThisPeriod() + 255u - slab->tail_gone_in;
-    SlabUse::Of(size_class).NoteTail(periods % 255 < 2);
+    SlabUse::Of(size_class).NoteTail(slab->tail_gone_in == ThisPeriod());
   }
   if (PlainOf(size_class) > kLastL2Class) {
     absent = std::max(absent, slab->UnusedPages());

@@ -45,8 +45,8 @@ class alignas(64) SlabUse {
   // stay: where those that returned it went soon, it is soon somebody else's.
   bool KeepsTail();
 
-  // One that returned it has gone, in the same period of HAKMEM_DECAY_MS or the
-  // next one, or later.
+  // One that returned it has gone, in the same period of HAKMEM_DECAY_MS or
+  // later.
   void NoteTail(bool soon);
 
  private:

@@ -87,6 +87,26 @@ TEST_F(ThreadCacheTest, SetUpMayAllocate) {
   Free(inner);
 }
 
+// What a program frees and is to want back goes from its magazines to depots,
+// beyond what caches may have otherwise.
+TEST_F(ThreadCacheTest, DepotsKeepWhatThePeakWantsBack) {
+  OnThread([] {
+    const auto flushes = [](size_t regretted) {
+      arena.regretted() = regretted;
+      const CacheCounters& counters = thread_cache.counters(kGeometry.index);
+      const uint64_t before = counters.flushes.load(std::memory_order_relaxed);
+      std::vector<void*> blocks((size_t{16} << 20) / ClassSize(kClass));
+      for (void*& block : blocks) block = Allocate();
+      for (void* const block : blocks) Free(block);
+      cached_pool.DrainDepots();
+      return counters.flushes.load(std::memory_order_relaxed) - before;
+    };
+    EXPECT_GT(flushes(0), 1000u) << "of 4096 bytes each";
+    EXPECT_LT(flushes(size_t{1} << 30), 200u);
+    arena.regretted() = 0;
+  });
+}
+
 // A bin that is as large as it may be does not have to see its swaps for long.
 // When it is given up and begins small again it does.
 TEST_F(ThreadCacheTest, ABinThatBeginsAnewGrowsBySwapsAgain) {
