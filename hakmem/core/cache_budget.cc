@@ -106,10 +106,27 @@ int64_t CacheBudget::LimitFor(size_t threads) const {
   return static_cast<int64_t>(std::min(limit, arena.cache_bytes()));
 }
 
+bool CacheBudget::TakeForPeak(size_t bytes) {
+  if (TakeForDepot(bytes)) return true;
+  const auto wanted = static_cast<int64_t>(bytes);
+  if (used() + wanted > LimitForPeak()) return false;
+  for_peak_.fetch_add(wanted, std::memory_order_relaxed);
+  used_.fetch_add(wanted, std::memory_order_relaxed);
+  return true;
+}
+
+void CacheBudget::ReturnForPeak(int64_t bytes) {
+  int64_t now = for_peak();
+  while (!for_peak_.compare_exchange_weak(
+      now, std::max<int64_t>(0, now - bytes), std::memory_order_relaxed)) {
+  }
+}
+
 int64_t CacheBudget::LimitForPeak() {
   const size_t regretted = arena.regretted().load(std::memory_order_relaxed);
   if (regretted == 0 || arena.pressed()) return 0;
   HelgrindIgnore(&levels_, sizeof(levels_));
+  HelgrindIgnore(&for_peak_, sizeof(for_peak_));
   const size_t all = arena.demand().bytes();
   const auto cached = static_cast<size_t>(std::max<int64_t>(used(), 0));
   const size_t below =

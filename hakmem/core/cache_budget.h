@@ -40,9 +40,8 @@ class CacheBudget {
   // The same where depots may also have, beside the limit, what the program is
   // to want back: as much as it has less than at its last peak, and as it
   // lately wanted back of what had gone to the system (Arena::regretted()).
-  bool TakeForPeak(size_t bytes) {
-    return TakeForDepot(bytes) || Take(bytes, LimitForPeak());
-  }
+  // That leaves the others their limits.
+  bool TakeForPeak(size_t bytes);
 
   // For the first few blocks of a bin. A few threads may go over the limit with
   // them; of many, each may be idle for ever.
@@ -53,8 +52,11 @@ class CacheBudget {
     used_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed);
   }
 
+  // What is there for a peak goes first.
   void Return(size_t bytes) {
     used_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed);
+    if (for_peak() != 0) [[unlikely]]
+      ReturnForPeak(static_cast<int64_t>(bytes));
   }
 
   // For every thread that has a cache from now on, and that has one no more.
@@ -76,11 +78,14 @@ class CacheBudget {
   void CountThreads(int32_t change);
   int64_t LimitFor(size_t threads) const;
   int64_t LimitForPeak();
+  void ReturnForPeak(int64_t bytes);
+  int64_t for_peak() const { return for_peak_.load(std::memory_order_relaxed); }
   bool Take(size_t bytes, int64_t limit) {
     const auto wanted = static_cast<int64_t>(bytes);
     // Those who would not get it do not take the count from the others.
-    if (used() + wanted > limit) return false;
-    if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= limit) {
+    const int64_t most = limit + for_peak();
+    if (used() + wanted > most) return false;
+    if (used_.fetch_add(wanted, std::memory_order_relaxed) + wanted <= most) {
       return true;
     }
     used_.fetch_sub(wanted, std::memory_order_relaxed);
@@ -90,6 +95,8 @@ class CacheBudget {
   std::atomic<int64_t>& used_;
   std::atomic<uint32_t> threads_{0};
   std::atomic<uint32_t> sharers_{0};
+  // Of what is used, at most what was taken beyond the limit for a peak.
+  std::atomic<int64_t> for_peak_{0};
   RecentLevels levels_;  // of what the program has
 };
 

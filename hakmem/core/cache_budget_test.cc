@@ -199,6 +199,10 @@ TEST_F(CacheBudgetTest, DepotsMayHaveWhatThePeakWantsBack) {
   EXPECT_FALSE(budget.TakeForPeak(4 * kMiB + 1));
   EXPECT_FALSE(budget.TakeForDepot(1));
   EXPECT_TRUE(budget.TakeForPeak(4 * kMiB));
+  EXPECT_FALSE(budget.TakeForThread(1));
+  EXPECT_TRUE(budget.TakeFirst(static_cast<size_t>(budget.limit())))
+      << "as if that were not there";
+  budget.Return(static_cast<size_t>(budget.limit()));
   set_program(8 * kMiB);
   EXPECT_FALSE(budget.TakeForPeak(1));
   set_program(2 * kMiB);
