@@ -291,12 +291,18 @@ TEST_P(BusySitesTest, WhatSlotsHoldCountsAsCached) {
   hak_release_memory(0);
   hak_stats before, after;
   ASSERT_EQ(hak_stats_get(&before, sizeof(before)), 0);
-  void* blocks[40];
-  for (void*& block : blocks) block = hak_alloc_at(64, sites[0]);
-  for (void* const block : blocks) free(block);
-  ASSERT_EQ(hak_stats_get(&after, sizeof(after)), 0);
+  const uint64_t enough = before.thread_cache_bytes + 32 * 64;
+  // Again where some of them are in slabs by then: once in 40 runs of all tests
+  // here, on a busy machine, nine of the 40 were.
+  for (int round = 0; round < 20; ++round) {
+    void* blocks[40];
+    for (void*& block : blocks) block = hak_alloc_at(64, sites[0]);
+    for (void* const block : blocks) free(block);
+    ASSERT_EQ(hak_stats_get(&after, sizeof(after)), 0);
+    if (after.thread_cache_bytes >= enough) break;
+  }
   if (after.pools[0].cached == 0) GTEST_SKIP() << "nothing is cached";
-  EXPECT_GE(after.thread_cache_bytes, before.thread_cache_bytes + 32 * 64);
+  EXPECT_GE(after.thread_cache_bytes, enough);
   EXPECT_LE(after.live_bytes, before.live_bytes + 8 * 64);
 }
 
