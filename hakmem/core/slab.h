@@ -74,9 +74,6 @@ struct Slab : Span {
     return pages < kWorthwhileRun ? 0 : pages;
   }
 
-  // The period of HAKMEM_DECAY_MS that it is, from 1 to 255 and again.
-  static uint8_t ThisPeriod();
-
   // A slab of this class with all of its blocks free, or null when memory has
   // run out. Its purged_pages say how many of its pages went to the system
   // lately, though none is marked.
@@ -181,6 +178,8 @@ struct Slab : Span {
   static Span* AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed);
   bool MakeTags();
   void FreeTagPieces(uint32_t count);
+  // The period of HAKMEM_DECAY_MS that it is, from 1 to 255 and again.
+  static uint8_t ThisPeriod();
   uint8_t PurgeTail();
   uint32_t UnusedPages() const;
   bool PurgeLittleUsed();

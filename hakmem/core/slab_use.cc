@@ -1,5 +1,6 @@
 #include "hakmem/core/slab_use.h"
 
+#include <algorithm>
 #include <array>
 
 #include "hakmem/core/mutex.h"

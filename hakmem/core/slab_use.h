@@ -3,7 +3,6 @@
 #ifndef HAKMEM_CORE_SLAB_USE_H_
 #define HAKMEM_CORE_SLAB_USE_H_
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
