@@ -226,11 +226,12 @@ class LockedPool {
   };
   Then FreeLocked(ClassState& of_class, SizeClass size_class, void* block)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
-  // The rest of it, for a slab of an owner.
-  Then FreeOwned(SizeClass twin, Slab* slab)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(twin));
-  // Whether File() has nothing to do.
-  static bool IsFiled(const Slab* slab);
+  // The rest of it, for a slab that has come to its file_at.
+  Then FileFreed(ClassState& of_class, SizeClass size_class, Slab* slab)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));
+  static void Unlist(Slab* slab);
+  static uint16_t ActiveFileAt(const Slab* slab);
+  static void SetFileAt(Slab* slab);
   // Puts a slab that is not active where its number of free blocks says.
   Then File(ClassState& state, SizeClass size_class, Slab* slab)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(MutexOf(size_class));

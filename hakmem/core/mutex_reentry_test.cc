@@ -149,7 +149,7 @@ TEST_F(MutexReentryTest, TheAllocationComesInTheMiddleOfAFlush) {
   {
     MutexLock lock(locked_pool.MutexOf(kClass));
     const auto* const slab = static_cast<const Slab*>(span);
-    live = slab->blocks - slab->free_count;
+    live = slab->blocks() - slab->free_count;
   }
   EXPECT_EQ(live, 13u);
 }

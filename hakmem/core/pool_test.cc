@@ -319,6 +319,44 @@ TEST_F(PoolTest, TheFullestSlabServesFirst) {
   }
 }
 
+// Also where none of its pages is looked at yet.
+TEST_F(PoolTest, ASlabIsAsFullAsItIsNow) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    const uint32_t blocks = SlabBlocks(c);
+    if (blocks < 16) continue;
+    std::vector<void*> slabs[3];
+    for (std::vector<void*>& slab : slabs) {
+      for (uint32_t i = 0; i < blocks; ++i) slab.push_back(backend.Allocate(c));
+    }
+    backend.Free(c, slabs[1][0]);
+    for (uint32_t i = 0; i < blocks / 4; ++i) backend.Free(c, slabs[0][i]);
+    EXPECT_EQ(backend.Allocate(c), slabs[1][0]) << "class " << c;
+    for (uint32_t i = blocks / 4; i < blocks; ++i) backend.Free(c, slabs[0][i]);
+    for (void* const block : slabs[1]) backend.Free(c, block);
+    for (void* const block : slabs[2]) backend.Free(c, block);
+    backend.ReleaseEmptySlabs();
+  }
+}
+
+TEST_F(PoolTest, FreePagesOfASlabAreFoundToTheLastBlock) {
+  LockedPool& backend = pool_.backend();
+  for (SizeClass c = first_class(); c <= last_class(); ++c) {
+    const uint32_t blocks = SlabBlocks(c);
+    // The slab's own, and one that is active.
+    std::vector<void*> slab(blocks + 1);
+    for (void*& block : slab) block = backend.Allocate(c);
+    for (uint32_t i = 0; i + 1 < blocks; ++i) backend.Free(c, slab[i]);
+    const size_t pages = (blocks - 1) * ClassSize(c) / os::kPageSize;
+    EXPECT_EQ(LockedPool::dirty_bytes(),
+              pages < Slab::kWorthwhileRun ? 0 : pages * os::kPageSize)
+        << "class " << c;
+    backend.Free(c, slab[blocks - 1]);
+    backend.Free(c, slab[blocks]);
+    backend.ReleaseEmptySlabs();
+  }
+}
+
 TEST_F(PoolTest, SlabsGoBackAsTheirLastBlockIsFreed) {
   LockedPool& backend = pool_.backend();
   for (SizeClass c = first_class(); c <= last_class(); ++c) {

@@ -34,7 +34,7 @@ Slab* Slab::Create(SizeClass size_class) {
                                SlabGranules(size_class), &zeroed, &missed));
   if (slab == nullptr) return nullptr;
   const uint32_t blocks = SlabBlocks(size_class);
-  slab->blocks = static_cast<uint16_t>(blocks);
+  slab->file_at = 0;
   slab->tail_gone_in = zeroed ? 0 : slab->PurgeTail();
   slab->free_count = static_cast<uint16_t>(blocks);
   slab->first_word = 0;
@@ -143,7 +143,7 @@ uint32_t Slab::UnusedPages() const {
 // workload "threads" has 18 MiB at its peak where it had 26, and takes 1.15
 // times as long; a slab of one block leaves too little for a system call.
 bool Slab::PurgeLittleUsed() {
-  if (blocks == 1 || !SlabUse::Of(size_class).IsLittle()) return false;
+  if (blocks() == 1 || !SlabUse::Of(size_class).IsLittle()) return false;
   if (!arena.HasSparseSurplus(this)) return false;
   if (!os::Purge(arena.AddressOf(start) + os::kPageSize,
                  granules * kGranuleSize - os::kPageSize)) {
@@ -223,7 +223,7 @@ uint32_t Slab::Take(void** out, uint32_t count) {
   // A line whose other blocks another thread may have is taken last: two
   // threads that write to it would wait for each other at every write. In a
   // slab that is more than half full few lines are free, and those are lucky.
-  if (group > 1 && free_count * 2 >= blocks) {
+  if (group > 1 && free_count * 2 >= blocks()) {
     const auto words = static_cast<uint32_t>(WordCount(size_class));
     for (uint32_t word = first_word; word < words && slot != end; ++word) {
       const uint64_t whole = WholeGroups(free_bits[word], group);
@@ -258,16 +258,8 @@ void Slab::DieWithin(const void* address) {
   Die("pointer into the middle of a block,", address);
 }
 
-void Slab::Put(void* block) {
-  const uint32_t index = IndexOf(block);
-  const uint32_t word = index / 64;
-  const uint64_t bit = uint64_t{1} << (index % 64);
-  if ((free_bits[word] & bit) != 0) [[unlikely]] {
-    Die("double free of the block", block);
-  }
-  free_bits[word] |= bit;
-  first_word = std::min(first_word, static_cast<uint16_t>(word));
-  ++free_count;
+void Slab::DieTwice(const void* block) {
+  Die("double free of the block", block);
 }
 
 namespace {
@@ -296,14 +288,15 @@ template <typename Fn>
 void Slab::ForEachDirtyRun(uint32_t least, Fn fn) {
   const size_t size = ClassSize(size_class);
   const uint64_t* const purged = purged_bits();
+  const uint32_t all = blocks();
   uint32_t block = 0;
-  while ((block = FindBit(free_bits, block, blocks, true)) != blocks) {
-    const uint32_t end_block = FindBit(free_bits, block, blocks, false);
+  while ((block = FindBit(free_bits, block, all, true)) != all) {
+    const uint32_t end_block = FindBit(free_bits, block, all, false);
     auto page = static_cast<uint32_t>((block * size + os::kPageSize - 1) /
                                       os::kPageSize);
     // The last block's last page has nothing behind it.
     const auto end = static_cast<uint32_t>(
-        (end_block * size + (end_block == blocks ? os::kPageSize - 1 : 0)) /
+        (end_block * size + (end_block == all ? os::kPageSize - 1 : 0)) /
         os::kPageSize);
     while (page < end && (page = FindBit(purged, page, end, false)) != end) {
       const uint32_t end_page = FindBit(purged, page, end, true);
@@ -319,9 +312,9 @@ void Slab::UpdatePages(uint32_t least) {
   ForEachDirtyRun(
       least, [&pages](uint32_t first, uint32_t end) { pages += end - first; });
   dirty_pages = static_cast<uint16_t>(pages);
-  next_look = static_cast<uint16_t>(HasOwnPages(size_class)
-                                        ? free_count + 1
-                                        : blocks - (blocks - free_count) / 2);
+  next_look = static_cast<uint16_t>(
+      HasOwnPages(size_class) ? free_count + 1
+                              : blocks() - (blocks() - free_count) / 2);
 }
 
 void Slab::PurgePages(uint32_t least) {

@@ -31,7 +31,7 @@ namespace hakmem {
 //     exactly while neither the program has the block nor a site's slot or
 //     depot. The sweep alone comes beside, and changes no more than a birth.
 struct Slab : Span {
-  uint16_t blocks;
+  uint16_t file_at;  // free_count from which LockedPool::File() has to see it
   uint16_t free_count;
   uint16_t first_word;
   uint8_t bucket;         // the list it is in
@@ -48,6 +48,8 @@ struct Slab : Span {
                           // purged pages, as many as PageWordCount(); of a
                           // tracked class, then the tags, or
                           // pointers to pieces of metadata that hold them
+
+  uint32_t blocks() const { return SlabBlocks(size_class); }
 
   static constexpr size_t WordCount(SizeClass size_class) {
     return (SlabBlocks(size_class) + 63) / 64;
@@ -100,8 +102,8 @@ struct Slab : Span {
     const auto offset = static_cast<size_t>(static_cast<const char*>(address) -
                                             arena.AddressOf(start));
     const uint32_t index = BlockIndex(known_class, offset);
-    if (index >= blocks || index * ClassSize(known_class) != offset)
-        [[unlikely]] {
+    if (index >= SlabBlocks(known_class) ||
+        index * ClassSize(known_class) != offset) [[unlikely]] {
       DieWithin(address);
     }
     return index;
@@ -130,9 +132,9 @@ struct Slab : Span {
     return slab->TagOf(twin, BlockIndex(twin, offset));
   }
 
-  // Marks a block free. Ends the program when `block` is no block of this
-  // slab, or is free already.
-  void Put(void* block);
+  // Marks a block of the slab, which is of the known class, free. Ends the
+  // program when `block` is no block of this slab, or is free already.
+  void Put(SizeClass known_class, void* block);
 
   // Counts the pages that hold no part of a live block and are not purged, in
   // runs of `least` pages at least. The next time is when half of the blocks
@@ -162,6 +164,7 @@ struct Slab : Span {
 
  private:
   [[noreturn]] static void DieWithin(const void* address);
+  [[noreturn]] static void DieTwice(const void* block);
 
   static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
   static constexpr uint32_t kTagsPerPiece = Metadata::kMaxPiece / sizeof(Tag);
@@ -193,6 +196,18 @@ struct Slab : Span {
 static_assert(sizeof(Slab) ==
               size_class_internal::kSlabHeadBytes + sizeof(Slab::free_bits));
 static_assert(sizeof(std::atomic<Tag>) == sizeof(Tag));
+
+inline void Slab::Put(SizeClass known_class, void* block) {
+  const uint32_t index = IndexOf(known_class, block);
+  const uint32_t word = index / 64;
+  const uint64_t bit = uint64_t{1} << (index % 64);
+  const uint64_t bits = free_bits[word];
+  if ((bits & bit) != 0) [[unlikely]]
+    DieTwice(block);
+  free_bits[word] = bits | bit;
+  if (word < first_word) first_word = static_cast<uint16_t>(word);
+  ++free_count;
+}
 
 inline void* Slab::TakeOne() {
   uint32_t word = first_word;

@@ -88,7 +88,7 @@ class SlabTest : public testing::TestWithParam<SizeClass> {
 };
 
 TEST_P(SlabTest, BeginsWithAllOfItsBlocksFree) {
-  EXPECT_EQ(slab_->blocks, blocks());
+  EXPECT_EQ(slab_->blocks(), blocks());
   EXPECT_EQ(arena.ClassOf(base_), GetParam());
   EXPECT_EQ(arena.SpanOf(Block(blocks() - 1)), slab_);
   ASSERT_NO_FATAL_FAILURE(ExpectFree(AllBlocks()));
@@ -138,7 +138,7 @@ TEST_P(SlabTest, AgreesWithASimpleModel) {
     } else {
       for (uint32_t n = random() % 24; n != 0 && !taken.empty(); --n) {
         std::swap(taken[random() % taken.size()], taken.back());
-        slab_->Put(taken.back());
+        slab_->Put(slab_->size_class, taken.back());
         free.insert(taken.back());
         taken.pop_back();
       }
@@ -178,7 +178,7 @@ TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
     const uint32_t run =
         1 + static_cast<uint32_t>(random()) % (blocks() / 3 + 1);
     for (uint32_t i = start; i < std::min(start + run, blocks()); ++i) {
-      if (live.erase(i) != 0) slab_->Put(Block(i));
+      if (live.erase(i) != 0) slab_->Put(slab_->size_class, Block(i));
     }
     const uint32_t least = 1 + static_cast<uint32_t>(random()) % 3;
     std::set<uint32_t> dirty;
@@ -329,8 +329,9 @@ size_t PagesLeft(SizeClass size_class, size_t used, size_t swing) {
   const char* const start = arena.AddressOf(last->start);
   const size_t bytes = last->granules * kGranuleSize;
   for (Slab* const slab : slabs) {
-    for (uint32_t i = 0; i < slab->blocks; ++i) {
-      slab->Put(arena.AddressOf(slab->start) + i * ClassSize(size_class));
+    for (uint32_t i = 0; i < slab->blocks(); ++i) {
+      slab->Put(size_class,
+                arena.AddressOf(slab->start) + i * ClassSize(size_class));
     }
     Slab::Destroy(slab);
   }
@@ -371,12 +372,14 @@ using SlabDeathTest = SlabTest;
 
 TEST_P(SlabDeathTest, PutEndsTheProgramForWhatIsNoTakenBlock) {
   void* const block = slab_->TakeOne();
-  EXPECT_DEATH(slab_->Put(base_ + 8 + (size() == 8 ? -4 : 0)),
+  EXPECT_DEATH(
+      slab_->Put(slab_->size_class, base_ + 8 + (size() == 8 ? -4 : 0)),
+      "hakmem: pointer into the middle of a block, at 0x");
+  EXPECT_DEATH(slab_->Put(slab_->size_class, Block(blocks())),
                "hakmem: pointer into the middle of a block, at 0x");
-  EXPECT_DEATH(slab_->Put(Block(blocks())),
-               "hakmem: pointer into the middle of a block, at 0x");
-  slab_->Put(block);
-  EXPECT_DEATH(slab_->Put(block), "hakmem: double free of the block at 0x");
+  slab_->Put(slab_->size_class, block);
+  EXPECT_DEATH(slab_->Put(slab_->size_class, block),
+               "hakmem: double free of the block at 0x");
 }
 
 // The smallest, one whose blocks do not fill the slab, each pool's last, and

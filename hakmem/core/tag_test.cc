@@ -122,16 +122,16 @@ TEST(TagSlabTest, EveryBlockOfEveryTwinHasATagOfItsOwn) {
     ASSERT_NE(slab, nullptr);
     EXPECT_EQ(arena.ClassOf(arena.AddressOf(slab->start)), TwinOf(c));
     EXPECT_GE(arena.view().ClassOf(arena.AddressOf(slab->start)), kFirstDoor);
-    for (uint32_t i = 0; i < slab->blocks; ++i) {
+    for (uint32_t i = 0; i < slab->blocks(); ++i) {
       ASSERT_EQ(slab->TagOf(i).load(), kNoTag);
       slab->TagOf(i).store(i);
     }
-    for (uint32_t i = 0; i < slab->blocks; ++i) {
+    for (uint32_t i = 0; i < slab->blocks(); ++i) {
       ASSERT_EQ(slab->TagOf(i).load(), i);
     }
     // They stand beside the bitmaps and not in them.
-    EXPECT_EQ(slab->free_count, slab->blocks);
-    for (uint32_t i = 0; i < slab->blocks; ++i) ASSERT_TRUE(slab->IsFree(i));
+    EXPECT_EQ(slab->free_count, slab->blocks());
+    for (uint32_t i = 0; i < slab->blocks(); ++i) ASSERT_TRUE(slab->IsFree(i));
     Slab::Destroy(slab);
   }
   EXPECT_EQ(arena.metadata_bytes(), before);
