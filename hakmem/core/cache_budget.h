@@ -38,10 +38,10 @@ class CacheBudget {
   bool TakeForDepot(size_t bytes) { return Take(bytes, limit()); }
 
   // The same where depots may also have, beside the limit, what the program is
-  // to want back: as much as it has less than at its last peak, and as it
-  // lately wanted back of what had gone to the system (Arena::regretted()).
-  // That leaves the others their limits.
-  bool TakeForPeak(size_t bytes);
+  // to want back: as much as it has less than at its last peak, or than one
+  // part in `divisor` of that, and as it lately wanted back of what had gone to
+  // the system (Arena::regretted()). That leaves the others their limits.
+  bool TakeForPeak(size_t bytes, size_t divisor = 1);
 
   // For the first few blocks of a bin. A few threads may go over the limit with
   // them; of many, each may be idle for ever.
@@ -77,7 +77,7 @@ class CacheBudget {
  private:
   void CountThreads(int32_t change);
   int64_t LimitFor(size_t threads) const;
-  int64_t LimitForPeak();
+  int64_t LimitForPeak(size_t divisor);
   void ReturnForPeak(int64_t bytes);
   int64_t for_peak() const { return for_peak_.load(std::memory_order_relaxed); }
   bool Take(size_t bytes, int64_t limit) {

@@ -16,6 +16,7 @@
 #include "hakmem/core/large.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
+#include "hakmem/core/size_class.h"
 
 namespace hakmem {
 namespace {
@@ -70,7 +71,8 @@ TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
   for (int i = 0; i < 16; ++i) budget.AddThread();
   EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(budget.limit())));
   EXPECT_TRUE(budget.TakeFirst(100));
-  EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 4));
+  EXPECT_TRUE(budget.TakeFirst(2 * kMaxPooledSize));
+  EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 8));
 }
 
 // Each of many has room for some, as few have that share the limit, and leaves
@@ -213,6 +215,13 @@ TEST_F(CacheBudgetTest, DepotsMayHaveWhatThePeakWantsBack) {
   set_program(11 * kMiB);
   EXPECT_FALSE(budget.TakeForPeak(kMiB + 1)) << "on the way to the next one";
   EXPECT_TRUE(budget.TakeForPeak(kMiB));
+  budget.Return(kMiB);
+  // Up to half of it.
+  set_program(6 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(1, 2));
+  set_program(5 * kMiB);
+  EXPECT_FALSE(budget.TakeForPeak(kMiB + 1, 2));
+  EXPECT_TRUE(budget.TakeForPeak(kMiB, 2));
   budget.Return(kMiB);
   set_program(2 * kMiB);
   arena.regretted() = 0;

@@ -358,8 +358,7 @@ Magazine* CachedPool::StoreFull(ThreadCache& cache, SizeClass size_class,
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.blocks_unloaded, full->count);
   const size_t bytes = BytesOf(size_class, full);
-  if (geometry().keeps_for_peaks ? cache_budget.TakeForPeak(bytes)
-                                 : cache_budget.TakeForDepot(bytes)) {
+  if (TakeForDepot(bytes)) {
     if (Magazine* const empty = cache.GetMagazine(family)) {
       depot(size_class).Push(full);
       return empty;
@@ -548,7 +547,7 @@ bool CachedPool::StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                             void* const* blocks, uint32_t count) {
   const size_t bytes = count * ClassSize(twin);
   if (count < kLeastStored && bytes < kLeastStoredBytes) return false;
-  if (!cache_budget.TakeForDepot(bytes)) return false;
+  if (!TakeForDepot(bytes)) return false;
   Magazine* const magazine = cache.GetMagazine(MagazineFamilyFor(count));
   if (magazine == nullptr) {
     cache_budget.Return(bytes);

@@ -90,6 +90,9 @@ class CachedPool {
   bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
   Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,
                       uint32_t family);
+  bool TakeForDepot(size_t bytes) {
+    return cache_budget.TakeForPeak(bytes, geometry().peak_divisor);
+  }
   void ReturnBlocks(SizeClass size_class, Magazine* magazine);
   void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);
   void TrimBin(ThreadCache& cache, SizeClass size_class);

@@ -37,11 +37,11 @@ class RecentLevels {
                     amount - std::min(lately.least, amount));
   }
 
-  // Likewise how far it is below the peak.
-  size_t Below(size_t amount, int64_t period, int64_t now) {
+  // Likewise how far it is below the peak, or one part in `divisor` of that.
+  size_t Below(size_t amount, size_t divisor, int64_t period, int64_t now) {
     Note(amount, now / period);
-    const Range lately = Lately();
-    return lately.most - std::min(lately.most, amount);
+    const size_t most = Lately().most / divisor;
+    return most - std::min(most, amount);
   }
 
  private:

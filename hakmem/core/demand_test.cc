@@ -66,13 +66,16 @@ TEST(DemandTest, SmallUpsAndDownsAreSteady) {
 TEST(RecentLevelsTest, SaysHowFarBelowThePeakItIs) {
   RecentLevels levels;
   levels.Note(16000, kPeriod, 1000);
-  EXPECT_EQ(levels.Below(15001, kPeriod, 1010), 0u) << "steady";
-  EXPECT_EQ(levels.Below(4000, kPeriod, 1020), 12000u);
-  EXPECT_EQ(levels.Below(14000, kPeriod, 1030), 2000u) << "growth is none";
+  EXPECT_EQ(levels.Below(15001, 1, kPeriod, 1010), 0u) << "steady";
+  EXPECT_EQ(levels.Below(4000, 1, kPeriod, 1020), 12000u);
+  EXPECT_EQ(levels.Below(14000, 1, kPeriod, 1030), 2000u) << "growth is none";
   EXPECT_EQ(levels.Swing(14000, kPeriod, 1030), 10000u);
-  EXPECT_EQ(levels.Below(20000, kPeriod, 1040), 0u) << "a new peak";
-  EXPECT_EQ(levels.Below(19000, kPeriod, 1199), 1000u) << "the period before";
-  EXPECT_EQ(levels.Below(4000, kPeriod, 1400), 0u) << "forgotten";
+  EXPECT_EQ(levels.Below(5000, 2, kPeriod, 1030), 3000u) << "half of it";
+  EXPECT_EQ(levels.Below(8001, 2, kPeriod, 1030), 0u);
+  EXPECT_EQ(levels.Below(20000, 1, kPeriod, 1040), 0u) << "a new peak";
+  EXPECT_EQ(levels.Below(19000, 1, kPeriod, 1199), 1000u)
+      << "the period before";
+  EXPECT_EQ(levels.Below(4000, 1, kPeriod, 1400), 0u) << "forgotten";
 }
 
 TEST(DemandTest, GrowthIsASwingToo) {

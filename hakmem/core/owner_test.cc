@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <cstdlib>
 #include <set>
 #include <thread>
 #include <vector>
@@ -19,6 +20,9 @@ constexpr PoolGeometry kGeometry = {.first_class = 1,
                                     .first_capacity = 14,
                                     .magazine_bytes = 4096};
 constinit LockedPool pool(kGeometry);
+
+// Before anything reads the options: longer than any test takes.
+[[maybe_unused]] const int options = setenv("HAKMEM_DECAY_MS", "3600000", 1);
 constexpr SizeClass kTwin = TwinOf(7);
 
 struct TestOwner {
@@ -240,6 +244,47 @@ TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
   EXPECT_EQ(cache_budget.used(), budget);
   SetTags(kTwin, blocks, kNoTag);
   Free(kTwin, blocks);
+}
+
+// Beyond the limit, as the pool's depots do, up to the same part of the peak.
+TEST(OwnerTest, ADepotKeepsWhatThePeakWantsBack) {
+  constexpr PoolGeometry kHalf = [] {
+    PoolGeometry geometry = kGeometry;
+    geometry.peak_divisor = 2;
+    return geometry;
+  }();
+  static constinit LockedPool pool_of_half(kHalf);
+  CachedPool cached(pool_of_half);
+  const TestOwner owner(9, kTwin);
+  const std::vector<void*> blocks = owner.Allocate(40);
+  SetTags(kTwin, blocks, 9);
+  const auto store = [&](size_t from) {
+    return cached.StoreOwned(thread_cache, owner.number, kTwin,
+                             blocks.data() + from, 20);
+  };
+  const auto full = static_cast<size_t>(cache_budget.limit());
+  ASSERT_TRUE(cache_budget.TakeForDepot(full));
+  constexpr int64_t kPeak = 64 << 20;
+  arena.regretted() = size_t{kPeak};
+  arena.demand().Add(0, kPeak);
+  EXPECT_FALSE(store(0)) << "at the peak";
+  arena.demand().Add(0, -kPeak / 4);
+  EXPECT_FALSE(store(0)) << "above half of it";
+  arena.demand().Add(0, -kPeak / 2);
+  EXPECT_TRUE(store(0));
+  arena.regretted() = 0;
+  EXPECT_FALSE(store(20)) << "nothing was wanted back";
+  arena.demand().Add(0, -kPeak / 4);
+  cache_budget.Return(full);
+  SetTags(kTwin, {blocks.begin() + 20, blocks.end()}, kNoTag);
+  Free(kTwin, {blocks.begin() + 20, blocks.end()});
+  EXPECT_EQ(cached.DrainDepots(), 0u) << "the owner is of another pool";
+  std::vector<void*> back(20);
+  ASSERT_EQ(
+      cached.LoadOwned(thread_cache, owner.number, kTwin, back.data(), 20),
+      20u);
+  SetTags(kTwin, back, kNoTag);
+  Free(kTwin, back);
 }
 
 TEST(OwnerTest, ADrainedDepotsBlocksAreFree) {

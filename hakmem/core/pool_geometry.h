@@ -25,9 +25,9 @@ struct PoolGeometry {
   // It grows while it misses, to this many bytes of blocks (though always to
   // kLeastFullCapacity blocks).
   size_t magazine_bytes;
-  // Whether its depots may hold what the program is to want back:
-  // CacheBudget::TakeForPeak().
-  bool keeps_for_peaks = true;
+  // Its depots may hold what the program is to want back, up to one part in so
+  // many of the last peak: CacheBudget::TakeForPeak().
+  size_t peak_divisor = 1;
 
   constexpr bool Contains(SizeClass size_class) const {
     const SizeClass plain = PlainOf(size_class);
