@@ -53,14 +53,18 @@ constexpr size_t kFloorAlone = size_t{512} << 10;
 constexpr size_t kShareOfLiveAlone = 64;
 
 // So many threads, or as many as there are processors, are not too many to go
-// over the limit, by this factor, and so much that a thread by itself may begin
-// with two blocks of any size.
+// over the limit and what a thread by itself has, by this factor: so one may
+// begin with two blocks of any size.
 constexpr uint32_t kNotMany = 16;
 constexpr int64_t kFactorOfFirst = 4;
-constexpr int64_t kMoreOfFirst = 2 << 20;
 
 bool AreMany(size_t threads) {
   return threads > std::max(kNotMany, arena.processors());
+}
+
+// So much, or what HAKMEM_CACHE_BYTES says.
+int64_t Allowed(size_t bytes) {
+  return static_cast<int64_t>(std::min(bytes, arena.cache_bytes()));
 }
 
 }  // namespace
@@ -83,7 +87,8 @@ void CacheBudget::CountThreads(int32_t change) {
 bool CacheBudget::TakeFirst(size_t bytes) {
   const uint32_t threads = threads_.load(std::memory_order_relaxed);
   if (!AreMany(threads) && !arena.pressed()) {
-    return Take(bytes, limit() * kFactorOfFirst + kMoreOfFirst);
+    const size_t most = static_cast<size_t>(limit()) + kFloorAlone;
+    return Take(bytes, Allowed(most) * kFactorOfFirst);
   }
   return Take(bytes, LimitFor(threads) / 4 * 3);
 }
@@ -110,7 +115,7 @@ int64_t CacheBudget::LimitFor(size_t threads) const {
     limit = Floor(threads, processors) +
             std::min(working, kMostShares) * (live / kShareOfLive);
   }
-  return static_cast<int64_t>(std::min(limit, arena.cache_bytes()));
+  return Allowed(limit);
 }
 
 bool CacheBudget::TakeForPeak(size_t bytes, size_t divisor) {
@@ -139,8 +144,7 @@ int64_t CacheBudget::LimitForPeak(size_t divisor) {
   const size_t below =
       levels_.Below(all - std::min(all, cached), divisor, arena.decay_period(),
                     os::CoarseMilliseconds());
-  const size_t most = static_cast<size_t>(limit()) + std::min(regretted, below);
-  return static_cast<int64_t>(std::min(most, arena.cache_bytes()));
+  return Allowed(static_cast<size_t>(limit()) + std::min(regretted, below));
 }
 
 }  // namespace hakmem

@@ -73,6 +73,13 @@ TEST_F(CacheBudgetTest, AFewThreadsMayGoOverItWithTheirFirstBlocks) {
   EXPECT_TRUE(budget.TakeFirst(100));
   EXPECT_TRUE(budget.TakeFirst(2 * kMaxPooledSize));
   EXPECT_FALSE(budget.TakeFirst(static_cast<size_t>(budget.limit()) * 8));
+  // What HAKMEM_CACHE_BYTES says, as often, is the most.
+  void* const much = AllocateLarge(2048 * kMiB, 16, nullptr);
+  ASSERT_EQ(budget.limit(), 20 * kMiB);
+  const auto rest = static_cast<size_t>(4 * 20 * kMiB - budget.used());
+  EXPECT_FALSE(budget.TakeFirst(rest + 1));
+  EXPECT_TRUE(budget.TakeFirst(rest));
+  FreeLarge(much);
 }
 
 // Each of many has room for some, as few have that share the limit, and leaves
