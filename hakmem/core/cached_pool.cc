@@ -358,7 +358,7 @@ Magazine* CachedPool::StoreFull(ThreadCache& cache, SizeClass size_class,
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.blocks_unloaded, full->count);
   const size_t bytes = BytesOf(size_class, full);
-  if (TakeForDepot(bytes)) {
+  if (TakeForPeak(bytes)) {
     if (Magazine* const empty = cache.GetMagazine(family)) {
       depot(size_class).Push(full);
       return empty;
@@ -547,7 +547,7 @@ bool CachedPool::StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                             void* const* blocks, uint32_t count) {
   const size_t bytes = count * ClassSize(twin);
   if (count < kLeastStored && bytes < kLeastStoredBytes) return false;
-  if (!TakeForDepot(bytes)) return false;
+  if (!TakeForPeak(bytes)) return false;
   Magazine* const magazine = cache.GetMagazine(MagazineFamilyFor(count));
   if (magazine == nullptr) {
     cache_budget.Return(bytes);

@@ -90,7 +90,7 @@ class CachedPool {
   bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
   Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,
                       uint32_t family);
-  bool TakeForDepot(size_t bytes) {
+  bool TakeForPeak(size_t bytes) {
     return cache_budget.TakeForPeak(bytes, geometry().peak_divisor);
   }
   void ReturnBlocks(SizeClass size_class, Magazine* magazine);

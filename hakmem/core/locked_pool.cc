@@ -496,7 +496,7 @@ bool LockedPool::IsFree(SizeClass size_class, const void* block) {
   MutexLock lock(MutexOf(size_class));
   const auto* const slab = static_cast<const Slab*>(arena.SpanOf(block));
   if (slab == nullptr || slab->size_class != size_class) return true;
-  return slab->IsFree(slab->IndexOf(block));
+  return slab->IsFree(slab->IndexOf(size_class, block));
 }
 
 size_t LockedPool::ReleaseEmptySlabs() {

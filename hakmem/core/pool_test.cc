@@ -290,6 +290,15 @@ TEST_F(PoolTest, BatchesAreWholeAndOfTheirOwn) {
   }
 }
 
+// Takes all blocks of a new slab, by address. There is no other with a free
+// one.
+void TakeSlab(LockedPool& backend, SizeClass c, std::vector<void*>* slab) {
+  for (uint32_t i = 0; i < SlabBlocks(c); ++i) {
+    slab->push_back(backend.Allocate(c));
+    ASSERT_EQ(arena.SpanOf(slab->back()), arena.SpanOf(slab->front()));
+  }
+}
+
 // So that the emptier slabs get their chance to become empty.
 TEST_F(PoolTest, TheFullestSlabServesFirst) {
   LockedPool& backend = pool_.backend();
@@ -298,10 +307,7 @@ TEST_F(PoolTest, TheFullestSlabServesFirst) {
     if (blocks < 3) continue;
     std::vector<void*> slabs[3];
     for (std::vector<void*>& slab : slabs) {
-      for (uint32_t i = 0; i < blocks; ++i) {
-        slab.push_back(backend.Allocate(c));
-        ASSERT_EQ(arena.SpanOf(slab.back()), arena.SpanOf(slab.front()));
-      }
+      ASSERT_NO_FATAL_FAILURE(TakeSlab(backend, c, &slab));
     }
     for (uint32_t i = 1; i < blocks; ++i) backend.Free(c, slabs[0][i]);
     backend.Free(c, slabs[1][1]);
@@ -327,7 +333,7 @@ TEST_F(PoolTest, ASlabIsAsFullAsItIsNow) {
     if (blocks < 16) continue;
     std::vector<void*> slabs[3];
     for (std::vector<void*>& slab : slabs) {
-      for (uint32_t i = 0; i < blocks; ++i) slab.push_back(backend.Allocate(c));
+      ASSERT_NO_FATAL_FAILURE(TakeSlab(backend, c, &slab));
     }
     backend.Free(c, slabs[1][0]);
     for (uint32_t i = 0; i < blocks / 4; ++i) backend.Free(c, slabs[0][i]);
@@ -343,16 +349,17 @@ TEST_F(PoolTest, FreePagesOfASlabAreFoundToTheLastBlock) {
   LockedPool& backend = pool_.backend();
   for (SizeClass c = first_class(); c <= last_class(); ++c) {
     const uint32_t blocks = SlabBlocks(c);
-    // The slab's own, and one that is active.
-    std::vector<void*> slab(blocks + 1);
-    for (void*& block : slab) block = backend.Allocate(c);
+    std::vector<void*> slab;
+    ASSERT_NO_FATAL_FAILURE(TakeSlab(backend, c, &slab));
+    // The class's active slab is another one then.
+    void* const next = backend.Allocate(c);
     for (uint32_t i = 0; i + 1 < blocks; ++i) backend.Free(c, slab[i]);
     const size_t pages = (blocks - 1) * ClassSize(c) / os::kPageSize;
     EXPECT_EQ(LockedPool::dirty_bytes(),
               pages < Slab::kWorthwhileRun ? 0 : pages * os::kPageSize)
         << "class " << c;
-    backend.Free(c, slab[blocks - 1]);
-    backend.Free(c, slab[blocks]);
+    backend.Free(c, slab.back());
+    backend.Free(c, next);
     backend.ReleaseEmptySlabs();
   }
 }

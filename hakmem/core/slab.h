@@ -92,12 +92,8 @@ struct Slab : Span {
   // Takes one free block; there must be one.
   void* TakeOne();
 
-  // The number of the block that begins at `address`. Ends the program when
-  // none does.
-  uint32_t IndexOf(const void* address) const {
-    return IndexOf(size_class, address);
-  }
-  // The same where the slab's class is known.
+  // The number of the block that begins at `address`, in a slab of the known
+  // class. Ends the program when none does.
   uint32_t IndexOf(SizeClass known_class, const void* address) const {
     const auto offset = static_cast<size_t>(static_cast<const char*>(address) -
                                             arena.AddressOf(start));
