@@ -45,10 +45,10 @@ constexpr int64_t kFloorPressed = 256 << 10;
 
 // A thread by itself. What goes round by magazines alone is handed out in
 // another order each time, until neighbours in a tree are anywhere; the slabs
-// put it in order again. With twice as much the workload "tree" takes 1.25
-// times as long, waiting for memory, and "strings" has 37.5 MiB at its peak in
-// place of 35.4. With half as much pairs of 8 to 256 bytes with 1000 live take
-// 1.2 times as long.
+// put it in order again. With twice as much the workload "tree" takes 1.28
+// times as long, waiting for memory, seven other trees 0.87 to 1.08 times, and
+// "strings" has 37.5 MiB at its peak in place of 35.5. With half as much pairs
+// of 8 to 256 bytes with 1000 live take 1.2 times as long.
 constexpr size_t kFloorAlone = size_t{512} << 10;
 constexpr size_t kShareOfLiveAlone = 64;
 

@@ -19,8 +19,8 @@ inline constexpr PoolGeometry kGeometry = {
     // With half of it larson of 2-32 KiB on four threads is 13 % slower, and
     // the workload "mixed" has 33 MiB at its peak instead of 42.
     .magazine_bytes = 256 * 1024,
-    // With all of it growing strings have 42 MiB at their peak in place of 36.
-    // With none the workload "peaks" takes 1.2 times as long.
+    // With all of it growing strings have 42 MiB at their peak in place of 35.
+    // With none the workload "peaks" takes 1.15 times as long.
     .peak_divisor = 2,
 };
 
