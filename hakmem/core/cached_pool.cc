@@ -301,26 +301,14 @@ void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class) {
       return nullptr;
     }
   }
-  void* block;
-  TakeFrom(cache, shared, magazine, size_class, &block, 1);
-  return block;
-}
-
-// Takes up to `most` blocks from the top of a magazine that came from the depot
-// or is counted as if it had; what is left of it goes there.
-uint32_t CachedPool::TakeFrom(ThreadCache& cache, Depot& depot,
-                              Magazine* magazine, SizeClass size_class,
-                              void** out, uint32_t most) {
-  const uint32_t taken = std::min<uint32_t>(magazine->count, most);
-  magazine->count = static_cast<uint16_t>(magazine->count - taken);
-  std::copy_n(magazine->slots + magazine->count, taken, out);
-  cache_budget.Return(taken * ClassSize(size_class));
+  void* const block = magazine->slots[--magazine->count];
+  cache_budget.Return(ClassSize(size_class));
   if (magazine->count != 0) {
-    depot.Push(magazine);
+    shared.Push(magazine);
   } else {
     cache.PutMagazine(magazine);
   }
-  return taken;
+  return block;
 }
 
 // The way back of such a block.
@@ -559,12 +547,8 @@ bool CachedPool::StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
   return true;
 }
 
-uint32_t CachedPool::LoadOwned(ThreadCache& cache, uint32_t owner,
-                               SizeClass twin, void** out, uint32_t most) {
-  Depot& depot = LockedPool::DepotOf(owner);
-  Magazine* const magazine = depot.Pop();
-  if (magazine == nullptr) return 0;
-  return TakeFrom(cache, depot, magazine, twin, out, most);
+Magazine* CachedPool::LoadOwned(uint32_t owner) {
+  return LockedPool::DepotOf(owner).Pop();
 }
 
 // As Drain(), for an owner's depot.

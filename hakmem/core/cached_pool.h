@@ -58,10 +58,9 @@ class CachedPool {
   bool StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                   void* const* blocks, uint32_t count);
 
-  // Takes up to `most` such blocks from there, and writes them to out[0...].
-  // Says how many.
-  uint32_t LoadOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
-                     void** out, uint32_t most);
+  // Takes a magazine of such blocks from there, which cache_budget still
+  // counts; null when there is none.
+  Magazine* LoadOwned(uint32_t owner);
 
   // Does, for the pools that have bins anywhere, what time has brought due
   // since anybody last called it: each class's depot gives what nobody came for
@@ -81,8 +80,6 @@ class CachedPool {
   uint32_t FirstCapacity(SizeClass size_class) const;
   void* AllocateShared(ThreadCache& cache, SizeClass size_class);
   void FreeShared(ThreadCache& cache, SizeClass size_class, void* block);
-  uint32_t TakeFrom(ThreadCache& cache, Depot& depot, Magazine* magazine,
-                    SizeClass size_class, void** out, uint32_t most);
   bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache& cache, SizeClass size_class);
   void NoteSwap(ThreadCache& cache, SizeClass size_class);

@@ -157,9 +157,7 @@ class LockedPool {
   bool StoreOwned(ThreadCache&, uint32_t, SizeClass, void* const*, uint32_t) {
     return false;
   }
-  uint32_t LoadOwned(ThreadCache&, uint32_t, SizeClass, void**, uint32_t) {
-    return 0;
-  }
+  Magazine* LoadOwned(uint32_t) { return nullptr; }
 
  private:
   // Partly used slabs stand in lists by how full they are, in eighths, so that

@@ -204,6 +204,18 @@ void SetTags(SizeClass twin, const std::vector<void*>& blocks, Tag tag) {
   }
 }
 
+// All that wait in the owner's depot, which are not cached any more then.
+std::vector<void*> LoadAll(CachedPool& cached, const TestOwner& owner) {
+  std::vector<void*> blocks;
+  while (Magazine* const magazine = cached.LoadOwned(owner.number)) {
+    blocks.insert(blocks.end(), magazine->slots,
+                  magazine->slots + magazine->count);
+    cache_budget.Return(magazine->count * ClassSize(kTwin));
+    thread_cache.PutMagazine(magazine);
+  }
+  return blocks;
+}
+
 TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
   CachedPool cached(pool);
   const TestOwner owner(5, kTwin);
@@ -225,17 +237,10 @@ TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
   EXPECT_EQ(LockedPool::DepotOf(other.number).blocks(), 0u);
   EXPECT_EQ(cache_budget.used() - budget,
             static_cast<int64_t>(40 * ClassSize(kTwin)));
-  // They come in any parts, with their tags, and each of them once.
-  std::vector<void*> back(64);
-  EXPECT_EQ(cached.LoadOwned(thread_cache, other.number, kTwin, back.data(), 5),
-            0u);
-  uint32_t count = 0;
-  for (const uint32_t most : {7, 64, 1, 64, 64}) {
-    count += cached.LoadOwned(thread_cache, owner.number, kTwin,
-                              back.data() + count, most);
-  }
-  ASSERT_EQ(count, 40u);
-  back.resize(count);
+  // They come as they went, with their tags, and each of them once.
+  EXPECT_EQ(cached.LoadOwned(other.number), nullptr);
+  std::vector<void*> back = LoadAll(cached, owner);
+  ASSERT_EQ(back.size(), 40u);
   EXPECT_EQ(TagsOf(kTwin, back), std::vector<Tag>(40, 5));
   std::sort(back.begin(), back.end());
   std::sort(blocks.begin(), blocks.end());
@@ -279,12 +284,75 @@ TEST(OwnerTest, ADepotKeepsWhatThePeakWantsBack) {
   SetTags(kTwin, {blocks.begin() + 20, blocks.end()}, kNoTag);
   Free(kTwin, {blocks.begin() + 20, blocks.end()});
   EXPECT_EQ(cached.DrainDepots(), 0u) << "the owner is of another pool";
-  std::vector<void*> back(20);
-  ASSERT_EQ(
-      cached.LoadOwned(thread_cache, owner.number, kTwin, back.data(), 20),
-      20u);
+  const std::vector<void*> back = LoadAll(cached, owner);
+  ASSERT_EQ(back.size(), 20u);
   SetTags(kTwin, back, kNoTag);
   Free(kTwin, back);
+}
+
+// A magazine of free blocks that counts as cached, as from a depot.
+Magazine* Magazined(const std::vector<void*>& blocks) {
+  const auto count = static_cast<uint16_t>(blocks.size());
+  Magazine* const magazine = thread_cache.GetMagazine(MagazineFamilyFor(count));
+  std::copy(blocks.begin(), blocks.end(), magazine->slots);
+  magazine->count = count;
+  cache_budget.Force(count * ClassSize(kTwin));
+  return magazine;
+}
+
+TEST(OwnerTest, ASlotTakesAMagazineAsAWhole) {
+  constexpr auto kGiveBack = [](SizeClass twin, void* const* blocks,
+                                uint32_t count) {
+    SetTags(twin, {blocks, blocks + count}, kNoTag);
+    pool.FreeBatch(twin, blocks, count);
+  };
+  const TestOwner owner(11, kTwin);
+  uint32_t site = site_table.Find(SiteKind::kNumber, 11);
+  SiteCache& sites = thread_cache.site_cache();
+  SiteSlot* const slot = sites.Load(&site, kTwin, true, kGiveBack);
+  ASSERT_NE(slot, nullptr);
+  const int64_t budget = cache_budget.used();
+  const auto exchange = [&](uint32_t count) {
+    const std::vector<void*> blocks = owner.Allocate(count);
+    SetTags(kTwin, blocks, slot->tag);
+    Magazine* const magazine = Magazined(blocks);
+    Magazine* const empty = slot->Exchange(magazine);
+    EXPECT_EQ(std::vector<void*>(slot->blocks, slot->top), blocks);
+    EXPECT_EQ(slot->given, static_cast<int32_t>(count));
+    // As if the program had them.
+    Free(kTwin, blocks);
+    slot->top = slot->blocks;
+    slot->given = 0;
+    return std::pair(magazine, empty);
+  };
+  const auto charge = [](uint32_t room) {
+    return static_cast<int64_t>(room / 2 * ClassSize(kTwin));
+  };
+  // One without room gets the room that they need.
+  const auto [first, nothing] = exchange(10);
+  EXPECT_EQ(nothing, nullptr);
+  EXPECT_EQ(slot->capacity(), 10u);
+  EXPECT_EQ(cache_budget.used() - budget, charge(10));
+  // One with less gets more, and what it had is over.
+  const auto [second, replaced] = exchange(30);
+  EXPECT_EQ(replaced, first);
+  EXPECT_EQ(slot->capacity(), 30u);
+  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  // One that has more keeps it, where the magazine has that room too...
+  const auto [third, second_again] = exchange(16);
+  EXPECT_EQ(second_again, second);
+  EXPECT_EQ(slot->capacity(), 30u);
+  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  // ... and where it has not.
+  const auto [small, itself] = exchange(6);
+  EXPECT_EQ(itself, small);
+  EXPECT_EQ(slot->capacity(), 30u);
+  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  for (Magazine* const empty : {replaced, second_again, itself}) {
+    thread_cache.PutMagazine(empty);
+  }
+  sites.Retire();
+  EXPECT_EQ(cache_budget.used(), budget);
 }
 
 TEST(OwnerTest, ADrainedDepotsBlocksAreFree) {

@@ -136,6 +136,31 @@ bool SiteSlot::Grow(uint32_t most) {
   return true;
 }
 
+Magazine* SiteSlot::Exchange(Magazine* full) {
+  const uint32_t count = full->count;
+  const uint32_t before = capacity();
+  const uint32_t room = std::max(count, before);
+  const size_t bytes = count * ClassSize(twin);
+  if (room * ClassSize(twin) > kMostAlone) thread_cache.JoinBudget();
+  given += static_cast<int32_t>(count);
+  if (full->capacity() < room) {
+    std::copy_n(full->slots, count, blocks);
+    std::atomic_thread_fence(std::memory_order_release);
+    top = blocks + count;
+    cache_budget.Return(bytes);
+    return full;
+  }
+  Magazine* const empty = MagazineOf(*this);
+  Replace(*this, id, [=, this] {
+    blocks = full->slots;
+    top = blocks + count;
+    limit = blocks + room;
+  });
+  cache_budget.Return(bytes -
+                      (ChargeFor(twin, room) - ChargeFor(twin, before)));
+  return empty;
+}
+
 // What others read meanwhile may be between two steps; TSan is not to look.
 ABSL_ATTRIBUTE_NO_SANITIZE_THREAD SiteCache::Counted SiteCache::Read(
     const SiteSlot& shared) const {

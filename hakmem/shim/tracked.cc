@@ -225,28 +225,24 @@ void FillSlot(SiteSlot* slot) {
   }
 }
 
-// The same from an owner's depot, or else its slabs. This comes to a lock, and
-// who waits for that may allocate: the slot is looked up anew after it, and
-// closed again.
+// Fills an empty slot from the owner's depot, or else up to its half from the
+// owner's slabs. This comes to a lock, and who waits for that may allocate: the
+// slot is looked up anew after it, and closed again.
 SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
+  if (slot->held() != 0) return slot;
   const SizeClass twin = slot->twin;
-  const uint32_t capacity = slot->capacity();
-  const int32_t wanted =
-      static_cast<int32_t>(capacity - capacity / 2) - slot->held();
-  if (wanted <= 0) return slot;
-  const uint32_t loaded = WithPoolOf(twin, [=](auto& pool) {
-    return pool.LoadOwned(thread_cache, owner, twin, slot->top,
-                          static_cast<uint32_t>(wanted));
-  });
-  if (loaded != 0) {
-    slot->given += static_cast<int32_t>(loaded);
-    std::atomic_thread_fence(std::memory_order_release);
-    slot->top += loaded;
+  Magazine* const full =
+      WithPoolOf(twin, [=](auto& pool) { return pool.LoadOwned(owner); });
+  if (full != nullptr) {
+    Magazine* const empty = slot->Exchange(full);
+    if (empty != nullptr) thread_cache.PutMagazine(empty);
     return slot;
   }
+  const uint32_t capacity = slot->capacity();
+  if (capacity == 0) return slot;
   void* blocks[SiteSlot::kBlocks];
-  const uint32_t count = BackendOf(twin).AllocateOwned(
-      owner, blocks, static_cast<uint32_t>(wanted));
+  const uint32_t count =
+      BackendOf(twin).AllocateOwned(owner, blocks, capacity - capacity / 2);
   slot = ClosedSlotFor(&site, twin);
   uint32_t put = 0;
   if (slot != nullptr) {
@@ -328,9 +324,10 @@ void* AllocateOwned(SiteSlot* slot) {
     if (slot == nullptr || slot->tag != site) return nullptr;
   }
   GrowSlot(slot);
-  if (slot->capacity() == 0) return AllocateFromBin(slot);
   slot = FillFromOwner(slot, slot->tag, owner);
-  if (slot == nullptr || slot->top == slot->blocks) return nullptr;
+  if (slot == nullptr) return nullptr;
+  if (slot->capacity() == 0) return AllocateFromBin(slot);
+  if (slot->top == slot->blocks) return nullptr;
   CountAlloc(slot);
   void* const block = *--slot->top;
   thread_cache.site_cache().Open(slot);
