@@ -1,5 +1,6 @@
 """Finds the allocators of this machine."""
 
+import dataclasses
 import glob
 import os
 import re
@@ -38,11 +39,21 @@ def find_peers(folders=LIBRARY_FOLDERS):
   return found, missing
 
 
-def parse_named(argument):
-  """Turns name=path.so into an Allocator."""
-  name, _, path = argument.partition('=')
+def parse_named(argument, known=None):
+  """Turns name=path.so[,VARIABLE=value...] into an Allocator.
+
+  In place of the path the name of one of `known` may stand, a dictionary of
+  Allocators.
+  """
+  name, _, rest = argument.partition('=')
+  # A comma that no variable follows is part of the path, or of a value.
+  path, *variables = re.split(r',(?=[A-Za-z_]\w*=)', rest)
   if not re.fullmatch(r'[\w.+-]+', name) or not path:
-    raise BadAllocator(f"'{argument}' is not of the form name=path.so")
+    raise BadAllocator(f"'{argument}' is not of the form "
+                       'name=path.so[,VARIABLE=value...]')
+  if known and path in known:
+    return dataclasses.replace(known[path], name=name,
+                               variables=tuple(variables))
   path = os.path.abspath(path)
   try:
     with open(path, 'rb') as library:
@@ -57,14 +68,14 @@ def parse_named(argument):
   if re.search(r'[\s:]', path):
     raise BadAllocator(f'{name}: {path}: LD_PRELOAD cannot name a path with '
                        'spaces or colons')
-  return running.Allocator(name, path)
+  return running.Allocator(name, path, variables=tuple(variables))
 
 
 def find_all(named=(), only=(), hakmem=None):
   """The allocators to run, and lines about those that are not there.
 
-  `named` are name=path.so; one of them takes the place of a found allocator of
-  the same name. `only`, if not empty, picks by name. `hakmem` is the path of
+  `named` are what parse_named() takes; one of them takes the place of a found
+  allocator of the same name. `only`, if not empty, picks by name. `hakmem` is the path of
   hakmem's library, or None.
   """
   peers, notes = find_peers()
@@ -75,7 +86,7 @@ def find_all(named=(), only=(), hakmem=None):
   else:
     notes.append('hakmem: libhakmem.so is not built; skipped')
   for argument in named:
-    allocator = parse_named(argument)
+    allocator = parse_named(argument, {**found, **given})
     given[allocator.name] = allocator
   # The user's own come first: the first column is what is looked at.
   everything = {**given, **{name: allocator for name, allocator in found.items()

@@ -161,6 +161,11 @@ class RunningTest(unittest.TestCase):
     self.assertIn('/no/such.so', run.stdout)
     self.assertIsNone(popen.call_args.kwargs.get('env'))
 
+  def test_variables_are_the_command_s(self):
+    run = self.run_sh('echo "$A-$B"', allocator=running.Allocator(
+        'no', variables=('A=1', 'B=2,3')))
+    self.assertEqual(run.stdout, '1-2,3\n')
+
   def test_rounds_are_interleaved_and_failed_cells_not_run_again(self):
     jobs = [running.Job('good', ('g',)), running.Job('bad', ('b',))]
     seen = []
@@ -233,6 +238,17 @@ class AllocatorsTest(unittest.TestCase):
                           ('a b=' + good, 'name=path.so')]:
         with self.assertRaisesRegex(allocators.BadAllocator, word):
           allocators.parse_named(wrong)
+      # With variables, and in the name of one that is known.
+      self.assertEqual(
+          allocators.parse_named(f'a={good},B=1,2,C_D=x=y'),
+          running.Allocator('a', good, variables=('B=1,2', 'C_D=x=y')))
+      known = {'b': running.Allocator('b', '/b.so')}
+      self.assertEqual(allocators.parse_named('a=b,C=', known),
+                       running.Allocator('a', '/b.so', variables=('C=',)))
+      found, _ = allocators.find_all(['x=hakmem,C=1'], ['hakmem', 'x'], good)
+      self.assertEqual(found, [running.Allocator('hakmem', good),
+                               running.Allocator('x', good,
+                                                 variables=('C=1',))])
       # A named one takes the place of one that was found.
       found, _ = allocators.find_all(['libc=' + good], ['libc'])
       self.assertEqual(found, [running.Allocator('libc', good)])

@@ -48,6 +48,8 @@ EPILOG = """examples:
   compare                                  all workloads, all allocators
   compare --workloads=tree,larson-4        two rows
   compare mine=./libmine.so                one more allocator
+  compare --allocators=hakmem,sites sites=hakmem,HAKMEM_SITES=caller
+                                           hakmem with and without an option
   compare --rounds=9 --html=report.html -- ./my_program --its-flag
 """
 
@@ -74,11 +76,14 @@ def parse_arguments(argv):
   parser = argparse.ArgumentParser(
       prog='compare', epilog=EPILOG,
       formatter_class=argparse.RawDescriptionHelpFormatter,
-      usage='compare [flags] [name=path.so ...] [-- command ...]',
+      usage='compare [flags] [name=path.so[,VARIABLE=value...] ...] '
+      '[-- command ...]',
       description='Runs workloads, or a command, under each allocator of this '
       'machine, interleaved, and compares time and peak resident memory.')
   parser.add_argument('named', nargs='*', metavar='name=path.so',
-                      help='a further allocator, to be preloaded')
+                      help='a further allocator, to be preloaded, and '
+                      'variables for its environment; in place of the path '
+                      'also the name of one that is there')
   parser.add_argument('--workloads', default='', metavar='NAMES',
                       help='which, separated by commas: ' +
                       ', '.join(name for name, _ in WORKLOADS))

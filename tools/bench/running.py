@@ -37,6 +37,8 @@ class Allocator:
   # If not empty: the command's program, linked with this allocator. It is run
   # in place of the one that the job names.
   program: str = ''
+  # Set in the environment of the command: NAME=value each.
+  variables: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ def run_once(measure, command, allocator, timeout_s):
   arguments = [measure, str(write_end), str(timeout_s)]
   if allocator.preload:
     arguments.append('LD_PRELOAD=' + allocator.preload)
+  arguments += allocator.variables
   with os.fdopen(read_end) as results:
     with subprocess.Popen(arguments + ['--', *command],
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
