@@ -232,6 +232,10 @@ void Arena::NotePurgedParts(const Span* span) {
   PartOfSpan(span).NotePurgedParts(span);
 }
 
+bool Arena::MakeRoomForOwner(const Span* slab) {
+  return PartOfSpan(slab).MakeRoomForOwner(slab);
+}
+
 void Arena::SetOwner(const Span* slab, uint32_t key, uint32_t bin) {
   PartOfSpan(slab).SetOwner(slab, key, bin);
 }

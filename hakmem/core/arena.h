@@ -193,9 +193,12 @@ class Arena {
     return PartOfSpan(span).has_sparse_surplus();
   }
 
-  // Enters the key of a slab in the owner map, or 0 before the slab goes away;
-  // and in the class map the owner's bin, if it is not 0. Where there is no
-  // memory for the owner map both stay as they are.
+  // Makes room in the owner map for a slab; false when there is no memory.
+  bool MakeRoomForOwner(const Span* slab);
+
+  // Enters the key of a slab in the owner map, which has to have room, or 0
+  // before the slab goes away; and in the class map the owner's bin, if it is
+  // not 0.
   void SetOwner(const Span* slab, uint32_t key, uint32_t bin = 0);
 
   // A bin of its own for the owner of this key, which gets no slab meanwhile;

@@ -78,18 +78,23 @@ bool ArenaPart::CommitTables(uint32_t end) {
   return true;
 }
 
+bool ArenaPart::MakeRoomForOwner(const Span* slab) {
+  Lock lock(*this);
+  const uint32_t end = slab->start + slab->granules;
+  if (end <= owners_frontier_) return true;
+  constexpr uint32_t kStep = ArenaMaps::kStep;
+  const uint32_t from = owners_frontier_;
+  const uint32_t to = std::min(end_, (end + kStep - 1) / kStep * kStep);
+  if (!maps().CommitOwners(from, to)) return false;
+  HelgrindIgnore(maps().owner_map + from, (to - from) * sizeof(uint32_t));
+  owners_frontier_ = to;
+  return true;
+}
+
 void ArenaPart::SetOwner(const Span* slab, uint32_t key, uint32_t bin) {
   Lock lock(*this);
   const uint32_t end = slab->start + slab->granules;
-  if (end > owners_frontier_) {
-    if (key == 0) return;
-    constexpr uint32_t kStep = ArenaMaps::kStep;
-    const uint32_t from = owners_frontier_;
-    const uint32_t to = std::min(end_, (end + kStep - 1) / kStep * kStep);
-    if (!maps().CommitOwners(from, to)) return;
-    HelgrindIgnore(maps().owner_map + from, (to - from) * sizeof(uint32_t));
-    owners_frontier_ = to;
-  }
+  if (end > owners_frontier_) return;
   for (uint32_t g = slab->start; g != end; ++g) {
     maps().owner_map[g].store(key, std::memory_order_relaxed);
     if (bin == 0) continue;

@@ -104,6 +104,7 @@ class alignas(64) ArenaPart {
   uint32_t ForEachSpan(uint32_t from, uint32_t* granules,
                        void (*fn)(void* context, Span* span), void* context)
       ABSL_LOCKS_EXCLUDED(mu_);
+  bool MakeRoomForOwner(const Span* slab) ABSL_LOCKS_EXCLUDED(mu_);
   void SetOwner(const Span* slab, uint32_t key, uint32_t bin)
       ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -658,8 +658,14 @@ TEST_F(ArenaPartsTest, AnOwnersBinIsEnteredInAll) {
   const SizeClass twin = TwinOf(7);
   const std::vector<Span*> owned = OneOfEach(2, twin);
   const std::vector<Span*> others = OneOfEach(2, twin);
-  for (const Span* const span : owned) arena_->SetOwner(span, kKey);
-  for (const Span* const span : others) arena_->SetOwner(span, kKey + 1);
+  for (const Span* const span : owned) {
+    ASSERT_TRUE(arena_->MakeRoomForOwner(span));
+    arena_->SetOwner(span, kKey);
+  }
+  for (const Span* const span : others) {
+    ASSERT_TRUE(arena_->MakeRoomForOwner(span));
+    arena_->SetOwner(span, kKey + 1);
+  }
   const uint32_t bin = arena_->GiveOwnBin(kKey, twin);
   ASSERT_GE(bin, kFirstOwnBin);
   for (uint32_t i = 0; i < kParts; ++i) {

@@ -560,10 +560,6 @@ uint32_t CachedPool::DrainOwned(Depot& depot, SizeClass twin,
     if (magazine == nullptr) break;
     blocks += magazine->count;
     cache_budget.Return(BytesOf(twin, magazine));
-    for (uint32_t i = 0; i < magazine->count; ++i) {
-      Slab::TagOfKnown(magazine->slots[i], twin)
-          .store(kNoTag, std::memory_order_relaxed);
-    }
     Discard(twin, magazine, false);
   }
   return blocks;

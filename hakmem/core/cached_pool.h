@@ -52,9 +52,9 @@ class CachedPool {
   // Bytes of the blocks that wait in the depots.
   size_t DepotBytes() const;
 
-  // Puts free blocks of an owner (locked_pool.h), which have its tag, into its
-  // depot. False, and nothing done, when they are too few to be worth it or the
-  // depots have enough.
+  // Puts free blocks of an owner (locked_pool.h) into its depot. False, and
+  // nothing done, when they are too few to be worth it or the depots have
+  // enough.
   bool StoreOwned(ThreadCache& cache, uint32_t owner, SizeClass twin,
                   void* const* blocks, uint32_t count);
 

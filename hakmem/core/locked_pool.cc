@@ -48,11 +48,14 @@ constinit std::atomic<size_t> LockedPool::dirty_pages_{0};
 // "threads" took 1.25 times as long. In the child of a fork those are lost that
 // other threads have here; as are the magazines that they have in their hands.
 
-// Slabs for so many blocks, or fewer when memory runs out.
-Slab* LockedPool::CreateSlabs(SizeClass size_class, uint32_t blocks) {
+// Slabs for so many blocks of the class, or of the owner if it is not 0; fewer
+// when memory runs out.
+Slab* LockedPool::CreateSlabs(SizeClass size_class, uint32_t owner,
+                              uint32_t blocks) {
+  const Tag tag = owner == 0 ? kNoTag : OwnerOf(owner)->tag;
   Slab* slabs = nullptr;
   for (uint32_t made = 0; made < blocks; made += SlabBlocks(size_class)) {
-    Slab* const slab = Slab::Create(size_class);
+    Slab* const slab = Slab::Create(size_class, owner, tag);
     if (slab == nullptr) break;
     slab->next = std::exchange(slabs, slab);
   }
@@ -120,7 +123,6 @@ bool LockedPool::Activate(ClassState& state, SizeClass size_class,
     Regret(missed, now);
   }
   if (owner != 0) {
-    state.active->owner = owner;
     arena.SetOwner(state.active, OwnerOf(owner)->key, OwnBinOf(owner));
   }
   state.active->file_at = ActiveFileAt(state.active);
@@ -333,7 +335,7 @@ void* LockedPool::Allocate(SizeClass size_class) {
     }
     if (block != nullptr) [[likely]]
       break;
-    fresh = CreateSlabs(size_class, 1);
+    fresh = CreateSlabs(size_class, 0, 1);
   } while (fresh != nullptr);
   if (fresh != nullptr) [[unlikely]]
     DestroySlabs(fresh);
@@ -345,7 +347,7 @@ uint32_t LockedPool::AllocateBatch(SizeClass size_class, void** out,
   return AllocateFrom(size_class, 0, out, count);
 }
 
-void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
+void LockedPool::MakeOwner(SizeClass twin, uint32_t key, Tag tag,
                            std::atomic<uint32_t>& number) {
   MutexLock lock(MutexOf(twin));
   if (number.load(std::memory_order_relaxed) != 0) return;
@@ -359,6 +361,7 @@ void LockedPool::MakeOwner(SizeClass twin, uint32_t key,
                          .next = owners_.load(std::memory_order_relaxed),
                          .twin = twin,
                          .key = key,
+                         .tag = tag,
                          .bin = 0};
   HelgrindIgnore(&owner->depot, sizeof(owner->depot));
   HelgrindIgnore(&owner->state.dirty_pages, sizeof(owner->state.dirty_pages));
@@ -402,7 +405,7 @@ uint32_t LockedPool::AllocateFrom(SizeClass size_class, uint32_t owner,
       Show(of_class, size_class);
     }
     if (left == 0) break;
-    fresh = CreateSlabs(size_class, left);
+    fresh = CreateSlabs(size_class, owner, left);
     if (fresh == nullptr) break;
   }
   // Others have freed blocks meanwhile.

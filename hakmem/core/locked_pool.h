@@ -64,10 +64,12 @@ class LockedPool {
 
   // An owner is a site and a twin of at most kLastL2Class that has slabs of its
   // own, under this key in the arena's owner map: none of their blocks goes
-  // to anybody else, and whose a block is can be told from its address. It is
-  // made once and for all, and `number` is 0 until then and it for ever after;
-  // or 0 still when metadata has run out.
-  void MakeOwner(SizeClass twin, uint32_t key, std::atomic<uint32_t>& number);
+  // to anybody else, and whose a block is can be told from its address. All
+  // have this tag, the site without a birth. It is made once and for all, and
+  // `number` is 0 until then and it for ever after; or 0 still when metadata
+  // has run out.
+  void MakeOwner(SizeClass twin, uint32_t key, Tag tag,
+                 std::atomic<uint32_t>& number);
 
   // Gives the owner a bin of its own, if it has none and there is one: a number
   // in the class map, and in the cache of each thread. For ever, too.
@@ -82,8 +84,8 @@ class LockedPool {
   // themselves whose a block is.
   uint32_t AllocateOwned(uint32_t owner, void** out, uint32_t count);
 
-  // What threads exchange an owner's free blocks over. Those there have the
-  // owner's tag; see CachedPool::StoreOwned().
+  // What threads exchange an owner's free blocks over: see
+  // CachedPool::StoreOwned().
   static Depot& DepotOf(uint32_t owner) { return OwnerOf(owner)->depot; }
 
   // Calls fn(depot, twin) for all owners. Takes no lock.
@@ -193,6 +195,7 @@ class LockedPool {
     Owner* next;
     SizeClass twin;
     uint32_t key;
+    Tag tag;
     std::atomic<uint32_t> bin;  // changes under that lock
   };
 
@@ -215,7 +218,8 @@ class LockedPool {
   uint32_t AllocateFrom(SizeClass size_class, uint32_t owner, void** out,
                         uint32_t count)
       ABSL_LOCKS_EXCLUDED(MutexOf(size_class));
-  static Slab* CreateSlabs(SizeClass size_class, uint32_t blocks);
+  static Slab* CreateSlabs(SizeClass size_class, uint32_t owner,
+                           uint32_t blocks);
   static void DestroySlabs(Slab* slabs);
   // What is to be done when the lock has been given back.
   struct Then {

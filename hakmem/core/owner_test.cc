@@ -27,7 +27,7 @@ constexpr SizeClass kTwin = TwinOf(7);
 
 struct TestOwner {
   TestOwner(uint32_t site, SizeClass twin) : key(SiteCache::KeyOf(site, twin)) {
-    pool.MakeOwner(twin, key, number);
+    pool.MakeOwner(twin, key, site, number);
   }
   std::vector<void*> Allocate(uint32_t count) const {
     std::vector<void*> blocks(count);
@@ -62,7 +62,7 @@ TEST(OwnerTest, IsMadeOnce) {
   TestOwner owner(1, kTwin);
   const uint32_t number = owner.number;
   ASSERT_NE(number, 0u);
-  pool.MakeOwner(kTwin, owner.key, owner.number);
+  pool.MakeOwner(kTwin, owner.key, 1, owner.number);
   EXPECT_EQ(owner.number, number);
   const TestOwner another(2, kTwin);
   EXPECT_NE(another.number, number);
@@ -198,9 +198,24 @@ std::vector<Tag> TagsOf(SizeClass twin, const std::vector<void*>& blocks) {
   return tags;
 }
 
-void SetTags(SizeClass twin, const std::vector<void*>& blocks, Tag tag) {
-  for (void* const block : blocks) {
-    Slab::TagOfKnown(block, twin).store(tag);
+// Free or not: so nobody has to write one, and it takes four bytes a slab.
+TEST(OwnerTest, AllOfTheirBlocksHaveOneTag) {
+  ASSERT_TRUE(arena.EnsureReady());
+  for (const SizeClass twin : {kFirstTwin + 1, kTwin, TwinOf(kLastTinyClass)}) {
+    EXPECT_LT(Slab::MetadataBytes(twin, true), Slab::MetadataBytes(twin));
+    const TestOwner owner(12, twin);
+    const size_t metadata = arena.metadata_bytes();
+    std::vector<void*> blocks = owner.Allocate(SlabBlocks(twin) + 1);
+    EXPECT_EQ(TagsOf(twin, blocks), std::vector<Tag>(blocks.size(), 12));
+    EXPECT_EQ(arena.metadata_bytes() - metadata,
+              2 * Slab::MetadataBytes(twin, true));
+    // One stays, and with it its slab.
+    const std::vector<void*> most(blocks.begin() + 1, blocks.end());
+    Free(twin, most);
+    blocks.resize(1);
+    EXPECT_EQ(TagsOf(twin, blocks), std::vector<Tag>(1, 12));
+    Free(twin, blocks);
+    EXPECT_EQ(arena.metadata_bytes(), metadata);
   }
 }
 
@@ -222,7 +237,6 @@ TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
   const TestOwner other(6, kTwin);
   const int64_t budget = cache_budget.used();
   std::vector<void*> blocks = owner.Allocate(40);
-  SetTags(kTwin, blocks, 5);
   const auto store = [&](size_t from, uint32_t count) {
     return cached.StoreOwned(thread_cache, owner.number, kTwin,
                              blocks.data() + from, count);
@@ -247,7 +261,6 @@ TEST(OwnerTest, ADepotHoldsItsBlocksAsTheyAre) {
   EXPECT_EQ(back, blocks);
   EXPECT_EQ(cached.DepotBytes(), 0u);
   EXPECT_EQ(cache_budget.used(), budget);
-  SetTags(kTwin, blocks, kNoTag);
   Free(kTwin, blocks);
 }
 
@@ -262,7 +275,6 @@ TEST(OwnerTest, ADepotKeepsWhatThePeakWantsBack) {
   CachedPool cached(pool_of_half);
   const TestOwner owner(9, kTwin);
   const std::vector<void*> blocks = owner.Allocate(40);
-  SetTags(kTwin, blocks, 9);
   const auto store = [&](size_t from) {
     return cached.StoreOwned(thread_cache, owner.number, kTwin,
                              blocks.data() + from, 20);
@@ -281,12 +293,10 @@ TEST(OwnerTest, ADepotKeepsWhatThePeakWantsBack) {
   EXPECT_FALSE(store(20)) << "nothing was wanted back";
   arena.demand().Add(0, -kPeak / 4);
   cache_budget.Return(full);
-  SetTags(kTwin, {blocks.begin() + 20, blocks.end()}, kNoTag);
   Free(kTwin, {blocks.begin() + 20, blocks.end()});
   EXPECT_EQ(cached.DrainDepots(), 0u) << "the owner is of another pool";
   const std::vector<void*> back = LoadAll(cached, owner);
   ASSERT_EQ(back.size(), 20u);
-  SetTags(kTwin, back, kNoTag);
   Free(kTwin, back);
 }
 
@@ -303,7 +313,6 @@ Magazine* Magazined(const std::vector<void*>& blocks) {
 TEST(OwnerTest, ASlotTakesAMagazineAsAWhole) {
   constexpr auto kGiveBack = [](SizeClass twin, void* const* blocks,
                                 uint32_t count) {
-    SetTags(twin, {blocks, blocks + count}, kNoTag);
     pool.FreeBatch(twin, blocks, count);
   };
   const TestOwner owner(11, kTwin);
@@ -314,7 +323,6 @@ TEST(OwnerTest, ASlotTakesAMagazineAsAWhole) {
   const int64_t budget = cache_budget.used();
   const auto exchange = [&](uint32_t count) {
     const std::vector<void*> blocks = owner.Allocate(count);
-    SetTags(kTwin, blocks, slot->tag);
     Magazine* const magazine = Magazined(blocks);
     Magazine* const empty = slot->Exchange(magazine);
     EXPECT_EQ(std::vector<void*>(slot->blocks, slot->top), blocks);
@@ -360,7 +368,6 @@ TEST(OwnerTest, ADrainedDepotsBlocksAreFree) {
   const TestOwner owner(7, kTwin);
   const int64_t budget = cache_budget.used();
   const std::vector<void*> blocks = owner.Allocate(60);
-  SetTags(kTwin, blocks, 7);
   ASSERT_TRUE(
       cached.StoreOwned(thread_cache, owner.number, kTwin, blocks.data(), 40));
   EXPECT_EQ(cached.DrainDepots(), 40u);
@@ -368,11 +375,7 @@ TEST(OwnerTest, ADrainedDepotsBlocksAreFree) {
   EXPECT_EQ(cached.DepotBytes(), 0u);
   EXPECT_EQ(cache_budget.used(), budget);
   EXPECT_EQ(pool.GetUsage().taken_bytes, 20 * ClassSize(kTwin));
-  std::vector<Tag> tags(60, 7);
-  std::fill_n(tags.begin(), 40, kNoTag);
-  EXPECT_EQ(TagsOf(kTwin, blocks), tags);
   const std::vector<void*> rest(blocks.begin() + 40, blocks.end());
-  SetTags(kTwin, rest, kNoTag);
   Free(kTwin, rest);
   EXPECT_EQ(pool.GetUsage().taken_bytes, 0u);
 }

@@ -8,19 +8,20 @@
 
 namespace hakmem {
 
-size_t Slab::MetadataBytes(SizeClass size_class) {
+size_t Slab::MetadataBytes(SizeClass size_class, bool owned) {
   size_t bytes =
       sizeof(Slab) + (WordCount(size_class) + PageWordCount(size_class) - 1) *
                          sizeof(uint64_t);
   if (IsTwin(size_class)) {
     bytes = TagOffset(size_class) +
-            (HasTagPieces(size_class) ? TagPieces(size_class) * sizeof(void*)
-                                      : SlabBlocks(size_class) * sizeof(Tag));
+            (owned                      ? sizeof(Tag)
+             : HasTagPieces(size_class) ? TagPieces(size_class) * sizeof(void*)
+                                        : SlabBlocks(size_class) * sizeof(Tag));
   }
   return (bytes + Metadata::kUnit - 1) & ~(Metadata::kUnit - 1);
 }
 
-Slab* Slab::Create(SizeClass size_class) {
+Slab* Slab::Create(SizeClass size_class, uint32_t owner, Tag tag) {
   const Span model = {.start = 0,
                       .granules = 0,
                       .kind = Kind::kSlab,
@@ -29,39 +30,49 @@ Slab* Slab::Create(SizeClass size_class) {
   bool zeroed = false;
   auto* const slab = static_cast<Slab*>(
       IsTwin(size_class)
-          ? AllocateTwin(model, &zeroed, &missed)
+          ? AllocateTwin(model, owner, tag, &zeroed, &missed)
           : arena.AllocateSpan(model, MetadataBytes(size_class),
                                SlabGranules(size_class), &zeroed, &missed));
   if (slab == nullptr) return nullptr;
-  const uint32_t blocks = SlabBlocks(size_class);
-  slab->file_at = 0;
+  if (!IsTwin(size_class)) slab->Begin(0);
   slab->tail_gone_in = zeroed ? 0 : slab->PurgeTail();
-  slab->free_count = static_cast<uint16_t>(blocks);
-  slab->first_word = 0;
-  slab->bucket = 0;
-  slab->next_look = FirstLook(size_class);
-  slab->dirty_pages = 0;
   slab->purged_pages = static_cast<uint16_t>(missed);
-  slab->owner = 0;
-  slab->next = nullptr;
-  slab->previous = nullptr;
-  const size_t words = WordCount(size_class);
-  std::fill_n(slab->free_bits, words, ~uint64_t{0});
-  if (blocks % 64 != 0) {
-    slab->free_bits[words - 1] = (uint64_t{1} << (blocks % 64)) - 1;
+  // Whose its blocks are is to be seen by the map, and by the slab, alike.
+  if (owner != 0 && !arena.MakeRoomForOwner(slab)) {
+    Destroy(slab);
+    return nullptr;
   }
-  std::fill_n(slab->purged_bits(), PageWordCount(size_class), 0);
   return slab;
+}
+
+// All of a new slab but its span, its tags, and what depends on its pages.
+void Slab::Begin(uint32_t of_owner) {
+  const uint32_t all = blocks();
+  file_at = 0;
+  free_count = static_cast<uint16_t>(all);
+  first_word = 0;
+  bucket = 0;
+  next_look = FirstLook(size_class);
+  dirty_pages = 0;
+  owner = of_owner;
+  next = nullptr;
+  previous = nullptr;
+  const size_t words = WordCount(size_class);
+  std::fill_n(free_bits, words, ~uint64_t{0});
+  if (all % 64 != 0) free_bits[words - 1] = (uint64_t{1} << (all % 64)) - 1;
+  std::fill_n(purged_bits(), PageWordCount(size_class), 0);
 }
 
 // As Arena::AllocateSpan(), for a twin: who comes upon it reads its tags, which
 // are made before it is in the maps.
-Span* Slab::AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed) {
-  const size_t bytes = MetadataBytes(model.size_class);
+Span* Slab::AllocateTwin(const Span& model, uint32_t owner, Tag tag,
+                         bool* zeroed, uint32_t* missed) {
+  const size_t bytes = MetadataBytes(model.size_class, owner != 0);
   void* const memory = arena.AllocateMetadata(bytes);
   if (memory == nullptr) return nullptr;
   auto* const slab = static_cast<Slab*>(new (memory) Span(model));
-  if (slab->MakeTags()) {
+  slab->Begin(owner);
+  if (slab->MakeTags(tag)) {
     if (arena.AllocateRun(slab, SlabGranules(model.size_class), kGranuleSize,
                           zeroed, missed)) {
       return slab;
@@ -72,10 +83,11 @@ Span* Slab::AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed) {
   return nullptr;
 }
 
-// Marks all blocks as not the program's. False when metadata has run out.
-bool Slab::MakeTags() {
-  const uint32_t all = SlabBlocks(size_class);
-  if (HasTagPieces(size_class)) {
+// Gives an owner's slab its tag, or marks all blocks as not the program's.
+// False when metadata has run out.
+bool Slab::MakeTags(Tag tag) {
+  const uint32_t all = owner != 0 ? 1 : blocks();
+  if (has_tag_pieces()) {
     auto* const pieces = reinterpret_cast<void**>(
         reinterpret_cast<char*>(this) + TagOffset(size_class));
     for (uint32_t i = 0; i < TagPieces(size_class); ++i) {
@@ -90,13 +102,13 @@ bool Slab::MakeTags() {
     HelgrindIgnore(&TagOf(0), all * sizeof(Tag));
   }
   for (uint32_t i = 0; i < all; ++i) {
-    TagOf(i).store(kNoTag, std::memory_order_relaxed);
+    TagOf(i).store(tag, std::memory_order_relaxed);
   }
   return true;
 }
 
 void Slab::FreeTagPieces(uint32_t count) {
-  if (!HasTagPieces(size_class)) return;
+  if (!has_tag_pieces()) return;
   auto* const pieces = reinterpret_cast<void**>(reinterpret_cast<char*>(this) +
                                                 TagOffset(size_class));
   for (uint32_t i = std::min(count, TagPieces(size_class)); i-- > 0;) {
@@ -170,8 +182,8 @@ void Slab::Destroy(Slab* slab) {
   }
   const uint32_t lately =
       purged == 0 ? 0 : slab->LatelyPurged(os::CoarseMilliseconds());
-  const size_t bytes = MetadataBytes(size_class);
-  if (!IsTwin(size_class) || !HasTagPieces(size_class)) {
+  const size_t bytes = MetadataBytes(size_class, slab->owner != 0);
+  if (!IsTwin(size_class) || !slab->has_tag_pieces()) {
     arena.FreeSpan(slab, bytes, absent, lately);
   } else {
     // While the slab is in the maps its tags are read.

@@ -28,8 +28,10 @@ namespace hakmem {
 //  4. A page that is marked purged holds no part of a live block, and was
 //     returned to the system since it last did.
 //  5. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
-//     exactly while neither the program has the block nor a site's slot or
-//     depot. The sweep alone comes beside, and changes no more than a birth.
+//     exactly while neither the program has the block nor a site's slot. The
+//     sweep alone comes beside, and changes no more than a birth. The slab of
+//     an owner has one tag, that of all of its blocks, free or not, and it
+//     never changes.
 struct Slab : Span {
   uint16_t file_at;  // free_count from which LockedPool::File() has to see it
   uint16_t free_count;
@@ -41,13 +43,14 @@ struct Slab : Span {
   uint16_t dirty_pages;   // worth purging, when UpdatePages() last looked
   uint16_t purged_pages;  // marked
   uint16_t purged_at;     // when the last of them went, in ms modulo 2^16
-  uint32_t owner;         // whose slab it is: LockedPool::MakeOwner(); 0: all
+  uint32_t owner;         // whose slab it is, from the beginning to the end:
+                          // LockedPool::MakeOwner(); 0: everybody's
   Slab* next;
   Slab* previous;
   uint64_t free_bits[1];  // as many words as WordCount(), then the marks of
                           // purged pages, as many as PageWordCount(); of a
-                          // tracked class, then the tags, or
-                          // pointers to pieces of metadata that hold them
+                          // tracked class, then the tags, or pointers to pieces
+                          // of metadata that hold them; an owner's one tag
 
   uint32_t blocks() const { return SlabBlocks(size_class); }
 
@@ -67,7 +70,7 @@ struct Slab : Span {
   static constexpr bool HasOwnPages(SizeClass size_class) {
     return ClassSize(size_class) >= 2 * os::kPageSize;
   }
-  static size_t MetadataBytes(SizeClass size_class);
+  static size_t MetadataBytes(SizeClass size_class, bool owned = false);
   // Whole pages behind the last block, if they are worth a system call, else 0.
   static constexpr uint32_t TailPages(SizeClass size_class) {
     const size_t bytes = SlabGranules(size_class) * kGranuleSize -
@@ -78,8 +81,10 @@ struct Slab : Span {
 
   // A slab of this class with all of its blocks free, or null when memory has
   // run out. Its purged_pages say how many of its pages went to the system
-  // lately, though none is marked.
-  static Slab* Create(SizeClass size_class);
+  // lately, though none is marked. Where `owner` is not 0, `tag` is that of its
+  // blocks.
+  static Slab* Create(SizeClass size_class, uint32_t owner = 0,
+                      Tag tag = kNoTag);
   // Gives the granules back to the arena, and the slab to the metadata.
   static void Destroy(Slab* slab);
 
@@ -113,7 +118,9 @@ struct Slab : Span {
   std::atomic<Tag>& TagOf(uint32_t index) { return TagOf(size_class, index); }
   std::atomic<Tag>& TagOf(SizeClass twin, uint32_t index) {
     char* const tags = reinterpret_cast<char*>(this) + TagOffset(twin);
-    if (HasTagPieces(twin)) {
+    if (owner != 0) {
+      index = 0;
+    } else if (HasTagPieces(twin)) {
       return reinterpret_cast<std::atomic<Tag>**>(
           tags)[index / kTagsPerPiece][index % kTagsPerPiece];
     }
@@ -174,8 +181,11 @@ struct Slab : Span {
   static uint32_t TagPieces(SizeClass size_class) {
     return (SlabBlocks(size_class) + kTagsPerPiece - 1) / kTagsPerPiece;
   }
-  static Span* AllocateTwin(const Span& model, bool* zeroed, uint32_t* missed);
-  bool MakeTags();
+  static Span* AllocateTwin(const Span& model, uint32_t owner, Tag tag,
+                            bool* zeroed, uint32_t* missed);
+  void Begin(uint32_t of_owner);
+  bool MakeTags(Tag tag);
+  bool has_tag_pieces() const { return HasTagPieces(size_class) && owner == 0; }
   void FreeTagPieces(uint32_t count);
   // The period of HAKMEM_DECAY_MS that it is, from 1 to 255 and again.
   static uint8_t ThisPeriod();

@@ -1,6 +1,6 @@
 // Tags: what hakmem knows of a tracked block beside its address. Four bytes
-// that stand in the metadata of the block's slab, span or mapping: which site
-// the block belongs to, and when it was born.
+// that stand in the metadata of the block's slab, span or mapping, or once for
+// all blocks of a slab: which site the block belongs to, and when it was born.
 //
 // Births are kept in ticks of 16 ms, of which a tag holds the lowest 15 bits:
 // it reaches back 2^15 ticks, nine minutes. Long before that the sweep comes by
@@ -109,8 +109,8 @@ class TagClock {
 extern constinit TagClock tag_clock;
 
 // Calls fn(context, tag, bytes) for every tracked block in the arena, `bytes`
-// of which it takes. Blocks come and go meanwhile; the arena is locked for
-// short times.
+// of which it takes; for those of an owner's slab (locked_pool.h) all at once.
+// Blocks come and go meanwhile; the arena is locked for short times.
 void ForEachTaggedBlock(void (*fn)(void* context, Tag tag, uint64_t bytes),
                         void* context);
 

@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -135,6 +136,31 @@ TEST(TagSlabTest, EveryBlockOfEveryTwinHasATagOfItsOwn) {
     Slab::Destroy(slab);
   }
   EXPECT_EQ(arena.metadata_bytes(), before);
+}
+
+// Of the slab of an owner all that is not free, by its one tag; of others what
+// has one.
+TEST(TagSlabTest, TaggedBlocksAreFoundInSlabsOfBothKinds) {
+  ASSERT_TRUE(arena.EnsureReady());
+  constexpr SizeClass kTwin = TwinOf(SizeToClass(64));
+  constexpr Tag kOwners = 501;
+  constexpr Tag kOther = 502;
+  Slab* const owned = Slab::Create(kTwin, 1, kOwners);
+  Slab* const other = Slab::Create(kTwin);
+  ASSERT_TRUE(owned != nullptr && other != nullptr);
+  for (int i = 0; i < 3; ++i) owned->TakeOne();
+  for (const uint32_t index : {1, 4}) other->TagOf(index).store(kOther);
+  std::map<Tag, uint64_t> bytes;
+  ForEachTaggedBlock(
+      [](void* context, Tag tag, uint64_t more) {
+        (*static_cast<std::map<Tag, uint64_t>*>(context))[tag] += more;
+      },
+      &bytes);
+  const std::map<Tag, uint64_t> expected = {{kOwners, 3 * 64},
+                                            {kOther, 2 * 64}};
+  EXPECT_EQ(bytes, expected);
+  Slab::Destroy(owned);
+  Slab::Destroy(other);
 }
 
 }  // namespace

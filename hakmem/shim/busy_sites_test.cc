@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "hakmem/shim/expect_abort.h"
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/in_child.h"
 
@@ -106,6 +107,32 @@ TEST_P(BusySitesTest, HaveSlabsOfTheirOwn) {
   EXPECT_GE(owners.size(), 51u);
   EXPECT_LE(shared, 5);
   for (void* const block : blocks) free(block);
+}
+
+// By a thread that has no blocks of the site: it would hand it out otherwise.
+TEST_P(BusySitesTest, AnotherThreadsDoubleFreeIsSeen) {
+  for (const size_t size : {100, 3000}) {
+    MakeBusy(size);
+    // Keep the slabs.
+    std::vector<void*> neighbours;
+    for (size_t bytes = 0; bytes < 2 * kGranule; bytes += size) {
+      neighbours.push_back(hak_alloc_at(size, sites[0]));
+    }
+    std::vector<void*> blocks;
+    for (int i = 0; i < 20; ++i) blocks.push_back(hak_alloc_at(size, sites[0]));
+    for (void* const block : blocks) free(block);
+    hak_release_memory(0);
+    const auto free_again = [&](void* block) {
+      std::thread([&] {
+        free(hak_alloc_at(size, sites[1]));
+        free(hakmem::Launder(block));
+      }).join();
+    };
+    for (void* const block : blocks) {
+      EXPECT_ABORT(free_again(block), "double free", block);
+    }
+    for (void* const block : neighbours) free(block);
+  }
 }
 
 TEST_P(BusySitesTest, EveryWayToFreeAndToResize) {

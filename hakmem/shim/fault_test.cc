@@ -248,19 +248,42 @@ class Workload {
   Slot slots_[kSlots];
 };
 
+// A site with so much of one size that it has slabs of its own.
+void RunBusySite(bool may_fail) {
+  constexpr size_t kSize = 100;
+  static unsigned char* blocks[3000];
+  for (int round = 0; round < 2; ++round) {
+    for (size_t i = 0; i < std::size(blocks); ++i) {
+      errno = EXDEV;
+      blocks[i] = static_cast<unsigned char*>(hak_alloc_at(kSize, 7));
+      CHECK(errno == (blocks[i] != nullptr ? EXDEV : ENOMEM));
+      CHECK(may_fail || blocks[i] != nullptr);
+      if (blocks[i] != nullptr) std::memset(blocks[i], 1 + i % 255, kSize);
+    }
+    for (size_t i = 0; i < std::size(blocks); ++i) {
+      if (blocks[i] == nullptr) continue;
+      for (size_t at = 0; at < kSize; ++at) CHECK(blocks[i][at] == 1 + i % 255);
+      free(blocks[i]);
+    }
+  }
+}
+
 // Exit statuses.
 constexpr int kDone = 0;
 constexpr int kNothingRefused = 10;
 
 constinit Workload workload(20260501);
 
-[[noreturn]] void RunPlan(uint64_t first, uint64_t count, int steps) {
+[[noreturn]] void RunPlan(uint64_t first, uint64_t count, int steps,
+                          bool with_sites) {
   plan.first = first;
   plan.count = count;
+  if (with_sites) RunBusySite(true);
   const int failures = workload.Run(steps, true);
   const bool was_refused = refused != 0;
   CHECK(failures == 0 || was_refused);
   plan.count = 0;
+  if (with_sites) RunBusySite(false);
   workload.Run(steps, false);
   workload.FreeAll();
   hak_release_memory(0);
@@ -270,10 +293,13 @@ constinit Workload workload(20260501);
   CHECK(stats.large_bytes == 0);
   CHECK(stats.direct_bytes == 0);
   CHECK(stats.free_dirty_bytes == 0);
+  CHECK(!with_sites || hak_sites_check() == 0);
   _exit(was_refused ? kDone : kNothingRefused);
 }
 
-// FAULT_PLAN=first:count:steps
+constexpr char kWithSites[] = "FAULT_SITES=1";
+
+// FAULT_PLAN=first:count:steps, and perhaps kWithSites
 void BeforeConstructors(int, char**, char** environment) {
   constexpr char kName[] = "FAULT_PLAN=";
   if (environment[0] == nullptr) return;
@@ -282,7 +308,9 @@ void BeforeConstructors(int, char**, char** environment) {
   const uint64_t first =
       std::strtoull(environment[0] + sizeof(kName) - 1, &end, 10);
   const uint64_t count = std::strtoull(end + 1, &end, 10);
-  RunPlan(first, count, static_cast<int>(std::strtoull(end + 1, &end, 10)));
+  RunPlan(first, count, static_cast<int>(std::strtoull(end + 1, &end, 10)),
+          environment[1] != nullptr &&
+              std::strcmp(environment[1], kWithSites) == 0);
 }
 
 HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
@@ -407,6 +435,18 @@ TEST(FaultTest, EachCallOfAHeapThatKeepsNothing) {
 
 TEST(FaultTest, AllFromEachCallOfAHeapThatKeepsNothing) {
   RefuseFromEachCall(kAllUntilItStops, kSteps, "HAKMEM_RETAIN_BYTES=0");
+}
+
+TEST(FaultTest, EachCallWithABusySite) {
+  RefuseFromEachCall(kOne, kFewSteps, kWithSites);
+}
+
+TEST(FaultTest, SomeFromEachCallWithABusySite) {
+  RefuseFromEachCall(kSome, kFewSteps, kWithSites);
+}
+
+TEST(FaultTest, AllFromEachCallWithABusySite) {
+  RefuseFromEachCall(kAllUntilItStops, kFewSteps, kWithSites);
 }
 
 TEST(FaultTest, AnyCallsWhileThreadsRun) {

@@ -23,18 +23,13 @@ auto WithPoolOf(SizeClass twin, Fn fn) {
   return PlainOf(twin) <= kLastTinyClass ? fn(tiny_pool) : fn(l2_pool);
 }
 
-// Takes free blocks of one owner, which have its tag: to its depot, or else to
-// its slabs.
+// Takes free blocks of one owner: to its depot, or else to its slabs.
 void ToOwner(SizeClass twin, void* const* blocks, uint32_t count) {
   const auto* const slab = static_cast<Slab*>(arena.SpanOfLive(blocks[0]));
   if (WithPoolOf(twin, [=](auto& pool) {
         return pool.StoreOwned(thread_cache, slab->owner, twin, blocks, count);
       })) {
     return;
-  }
-  for (uint32_t i = 0; i < count; ++i) {
-    // Whether it is a block at all its slab will look at.
-    Slab::TagOfKnown(blocks[i], twin).store(kNoTag, std::memory_order_relaxed);
   }
   BackendOf(twin).FreeBatch(twin, blocks, count);
 }
@@ -196,7 +191,7 @@ void LookForOwner(SiteSlot* slot) {
       BackendOf(twin).GiveOwnBin(owner);
     }
   } else if (IsBusy(slot)) {
-    BackendOf(twin).MakeOwner(twin, slot->key,
+    BackendOf(twin).MakeOwner(twin, slot->key, slot->tag,
                               SiteTable::Cell(slot->cell).owner);
   }
 }
@@ -247,13 +242,10 @@ SiteSlot* FillFromOwner(SiteSlot* slot, uint32_t site, uint32_t owner) {
   uint32_t put = 0;
   if (slot != nullptr) {
     for (; put < count && slot->top != slot->limit; ++put) {
-      Slab::TagOfKnown(blocks[put], twin)
-          .store(slot->tag, std::memory_order_relaxed);
       ++slot->given;
       *slot->top++ = blocks[put];
     }
   }
-  // They have no tag, and so are nothing for the depot.
   if (put != count) {
     BackendOf(twin).FreeBatch(twin, blocks + put, count - put);
   }
@@ -522,12 +514,19 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
 [[gnu::noinline]] void FreeTwinSlow(void* block, SizeClass twin) {
   std::atomic<Tag>& tag = TagOf(block, twin);
   const Tag was = tag.load(std::memory_order_relaxed);
-  if (was == kNoTag) Die("double free of the block", block);
+  uint32_t site = SiteOf(was);
+  const bool is_owned = arena.OwnerOf(block) != 0;
+  // That of an owner says nothing of the block. Where a thread has its slot and
+  // that is full, the slab will see it.
+  if (was == kNoTag ||
+      (is_owned && thread_cache.site_cache().SlotAt(site, twin)->tag != site &&
+       BackendOf(twin).IsFree(twin, block))) {
+    Die("double free of the block", block);
+  }
   // Beside the program, which may free a block once, there is the sweep alone,
   // which changes no tag but the one that it has seen.
-  tag.store(kNoTag, std::memory_order_relaxed);
-  uint32_t site = SiteOf(was);
-  if (!IsTiny(twin) && arena.OwnerOf(block) == 0) {
+  if (!is_owned) tag.store(kNoTag, std::memory_order_relaxed);
+  if (!IsTiny(twin) && !is_owned) {
     UntrackBlock(twin, was);
     if (thread_cache.Push(twin, block)) return;
     const ErrnoKeeper keeper;
@@ -540,8 +539,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
   }
   const ErrnoKeeper keeper;
   SiteSlot* slot = MayBeOwner(twin) ? SlotFor(&site, twin) : nullptr;
-  if (slot != nullptr &&
-      ((OwnerOf(slot) != 0) == (arena.OwnerOf(block) != 0))) {
+  if (slot != nullptr && (OwnerOf(slot) != 0) == is_owned) {
     thread_cache.site_cache().Close(*slot);
     if (slot->top == slot->limit) {
       GrowSlot(slot);
@@ -553,7 +551,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
     if (slot != nullptr && slot->top != slot->limit) {
       tag_clock.Advance();
       slot->AddAge(was);
-      tag.store(slot->tag, std::memory_order_relaxed);
+      if (!is_owned) tag.store(slot->tag, std::memory_order_relaxed);
       *slot->top = block;
       std::atomic_thread_fence(std::memory_order_release);
       ++slot->top;
@@ -563,8 +561,7 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
     }
   }
   UntrackBlock(twin, was);
-  // An owner's has no tag any more, and so is nothing for the depot.
-  if (IsStack(SiteOf(was)) || arena.OwnerOf(block) != 0) {
+  if (IsStack(SiteOf(was)) || is_owned) {
     BackendOf(twin).Free(twin, block);
   } else {
     ToHeap(twin, &block, 1);
