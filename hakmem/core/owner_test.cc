@@ -333,29 +333,27 @@ TEST(OwnerTest, ASlotTakesAMagazineAsAWhole) {
     slot->given = 0;
     return std::pair(magazine, empty);
   };
-  const auto charge = [](uint32_t room) {
-    return static_cast<int64_t>(room / 2 * ClassSize(kTwin));
+  const auto expect_room = [&](uint32_t room) {
+    EXPECT_EQ(slot->capacity(), room);
+    EXPECT_EQ(cache_budget.used() - budget,
+              static_cast<int64_t>(room / 2 * ClassSize(kTwin)));
   };
   // One without room gets the room that they need.
   const auto [first, nothing] = exchange(10);
   EXPECT_EQ(nothing, nullptr);
-  EXPECT_EQ(slot->capacity(), 10u);
-  EXPECT_EQ(cache_budget.used() - budget, charge(10));
+  expect_room(10);
   // One with less gets more, and what it had is over.
   const auto [second, replaced] = exchange(30);
   EXPECT_EQ(replaced, first);
-  EXPECT_EQ(slot->capacity(), 30u);
-  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  expect_room(30);
   // One that has more keeps it, where the magazine has that room too...
   const auto [third, second_again] = exchange(16);
   EXPECT_EQ(second_again, second);
-  EXPECT_EQ(slot->capacity(), 30u);
-  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  expect_room(30);
   // ... and where it has not.
   const auto [small, itself] = exchange(6);
   EXPECT_EQ(itself, small);
-  EXPECT_EQ(slot->capacity(), 30u);
-  EXPECT_EQ(cache_budget.used() - budget, charge(30));
+  expect_room(30);
   for (Magazine* const empty : {replaced, second_again, itself}) {
     thread_cache.PutMagazine(empty);
   }

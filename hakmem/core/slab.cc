@@ -86,7 +86,7 @@ Span* Slab::AllocateTwin(const Span& model, uint32_t owner, Tag tag,
 // Gives an owner's slab its tag, or marks all blocks as not the program's.
 // False when metadata has run out.
 bool Slab::MakeTags(Tag tag) {
-  const uint32_t all = owner != 0 ? 1 : blocks();
+  const uint32_t all = tags();
   if (has_tag_pieces()) {
     auto* const pieces = reinterpret_cast<void**>(
         reinterpret_cast<char*>(this) + TagOffset(size_class));

@@ -114,6 +114,9 @@ struct Slab : Span {
     return ((free_bits[index / 64] >> (index % 64)) & 1) != 0;
   }
 
+  // How many tags it has, if its class is a tracked one.
+  uint32_t tags() const { return owner != 0 ? 1 : blocks(); }
+
   // The tag of a block of this slab, which is of the tracked class `twin`.
   std::atomic<Tag>& TagOf(uint32_t index) { return TagOf(size_class, index); }
   std::atomic<Tag>& TagOf(SizeClass twin, uint32_t index) {

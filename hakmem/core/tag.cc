@@ -26,36 +26,30 @@ static_assert(kOldAge + kSweepPeriod + kSweepTime + 2 * kLongestStep <
 // Granules that are looked at under one hold of the arena's lock.
 constexpr uint32_t kSpansAtATime = 64;
 
-// The span as an owner's slab; null when it is none.
-Slab* OwnedSlab(Span* span) {
-  if (span->kind == Span::Kind::kLarge || !IsTwin(span->size_class)) {
-    return nullptr;
-  }
-  auto* const slab = static_cast<Slab*>(span);
-  return slab->owner != 0 ? slab : nullptr;
-}
-
-// Calls fn(tag) for each tag of a slab or span, but not an owner's, which has
-// no birth.
+// Calls fn(tag) for each tag of a slab or span.
 template <typename Fn>
 void ForEachTag(Span* span, Fn fn) {
   if (span->kind == Span::Kind::kLarge) {
     fn(static_cast<LargeSpan*>(span)->tag);
     return;
   }
+  // Of others nothing need be there when they have just come into the maps.
   if (!IsTwin(span->size_class)) return;
-  // Nothing else of a slab that has just come into the maps is there yet.
   auto* const slab = static_cast<Slab*>(span);
-  if (slab->owner != 0) return;
-  const uint32_t blocks = SlabBlocks(span->size_class);
-  for (uint32_t i = 0; i < blocks; ++i) fn(slab->TagOf(i));
+  for (uint32_t i = 0; i < slab->tags(); ++i) fn(slab->TagOf(i));
 }
 
-// The blocks of an owner's slab that are not free there. Its pool's lock is not
-// held: TSan is not to look.
-ABSL_ATTRIBUTE_NO_SANITIZE_THREAD uint32_t TakenOf(const Slab* slab) {
-  return slab->blocks() -
-         *const_cast<const volatile uint16_t*>(&slab->free_count);
+// How much each tag of a slab or span is for: a block, or all of an owner's
+// slab that is not free there. The lock of its pool is not held: TSan is not to
+// look.
+ABSL_ATTRIBUTE_NO_SANITIZE_THREAD uint64_t BytesOfATag(const Span* span) {
+  if (span->kind == Span::Kind::kLarge) return span->granules * kGranuleSize;
+  const uint64_t bytes = ClassSize(span->size_class);
+  if (!IsTwin(span->size_class)) return bytes;
+  const auto* const slab = static_cast<const Slab*>(span);
+  if (slab->owner == 0) return bytes;
+  return bytes * (slab->blocks() -
+                  *const_cast<const volatile uint16_t*>(&slab->free_count));
 }
 
 }  // namespace
@@ -138,15 +132,7 @@ void ForEachTaggedBlock(void (*fn)(void*, Tag, uint64_t), void* context) {
         granule, kSpansAtATime,
         [](void* context, Span* span) {
           const auto* const call = static_cast<const Call*>(context);
-          const uint64_t bytes = span->kind == Span::Kind::kLarge
-                                     ? span->granules * kGranuleSize
-                                     : ClassSize(span->size_class);
-          if (Slab* const slab = OwnedSlab(span); slab != nullptr) {
-            call->fn(call->context,
-                     slab->TagOf(0).load(std::memory_order_relaxed),
-                     TakenOf(slab) * bytes);
-            return;
-          }
+          const uint64_t bytes = BytesOfATag(span);
           ForEachTag(span, [=](const std::atomic<Tag>& tag) {
             const Tag now = tag.load(std::memory_order_relaxed);
             if (now != kNoTag) call->fn(call->context, now, bytes);

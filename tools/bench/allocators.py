@@ -75,8 +75,8 @@ def find_all(named=(), only=(), hakmem=None):
   """The allocators to run, and lines about those that are not there.
 
   `named` are what parse_named() takes; one of them takes the place of a found
-  allocator of the same name. `only`, if not empty, picks by name. `hakmem` is the path of
-  hakmem's library, or None.
+  allocator of the same name. `only`, if not empty, picks by name. `hakmem` is
+  the path of hakmem's library, or None.
   """
   peers, notes = find_peers()
   found = {allocator.name: allocator for allocator in [LIBC, *peers]}
