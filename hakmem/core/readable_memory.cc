@@ -68,19 +68,6 @@ ReadableMemory::~ReadableMemory() {
   if (word != kept_) kept_stack.store(word, std::memory_order_relaxed);
 }
 
-// The words of a stack are other functions' variables, of any type, and lie in
-// what AddressSanitizer keeps apart: so neither rule is to apply here.
-__attribute__((no_sanitize("address", "thread"))) uint8_t ReadableMemory::Byte(
-    uintptr_t address) const {
-  return *reinterpret_cast<const volatile uint8_t*>(address);
-}
-
-__attribute__((no_sanitize("address", "thread"))) uint64_t ReadableMemory::Word(
-    uintptr_t address) const {
-  using AnyWord [[gnu::may_alias, gnu::aligned(1)]] = uint64_t;
-  return *reinterpret_cast<const volatile AnyWord*>(address);
-}
-
 // The system looks at the set of signals before it sees that what is to be done
 // with it is nonsense: EFAULT where the page cannot be read, EINVAL where it
 // can. Unlike process_vm_readv() that is not a right which a program may lack.

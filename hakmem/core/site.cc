@@ -109,7 +109,10 @@ bool SiteTable::Reserve() {
     os::Unmap(start, total);
     return false;
   }
+  static_assert(kMaxCells <= uint64_t{1} << kCellBits);
+  static_assert(kLastLargeClass < 1 << kCellSizeBits);
   HelgrindIgnore(buckets_, buckets);
+  HelgrindIgnore(recent_cells_.data(), sizeof(recent_cells_));
   hak_observed.names.count.store(1, std::memory_order_release);
   Record(kOtherSite).id = IdOf(kOtherSite);
   hak_observed.sites.count.store(1, std::memory_order_release);
@@ -267,7 +270,10 @@ uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
                           uint64_t interval) {
   if (!EnsureReady()) return kNoSite;
   uint64_t hash = Mix(interval) + frame_count;
-  for (uint32_t i = 0; i < frame_count; ++i) hash = Mix(hash + frames[i]);
+  for (uint32_t i = 0; i < frame_count; ++i) {
+    hash = (std::rotl(hash, 31) ^ frames[i]) * 0x9e3779b97f4a7c15;
+  }
+  hash = Mix(hash);
   const auto same = [=](const ObservedSite& record) {
     return record.kind.load(std::memory_order_relaxed) == SiteKind::kStack &&
            record.frame_count == frame_count &&
@@ -311,6 +317,21 @@ uint32_t SiteTable::AddCell(uint32_t site, uint32_t size_class) {
 }
 
 uint32_t SiteTable::CellOf(uint32_t* site, uint32_t size_class) {
+  const uint64_t key = uint64_t{*site} << kCellSizeBits | size_class;
+  std::atomic<uint64_t>& recent =
+      recent_cells_[(*site * 61 + size_class) % kRecentCells];
+  const uint64_t word = recent.load(std::memory_order_acquire);
+  if (word >> kCellBits == key) {
+    return static_cast<uint32_t>(word) & ((1u << kCellBits) - 1);
+  }
+  const uint32_t cell = ListedCellOf(site, size_class);
+  if (*site == key >> kCellSizeBits) {  // and no other one's
+    recent.store(key << kCellBits | cell, std::memory_order_release);
+  }
+  return cell;
+}
+
+uint32_t SiteTable::ListedCellOf(uint32_t* site, uint32_t size_class) {
   const auto look_up = [=](uint32_t of) {
     uint32_t cell = Record(of).first_cell.load(std::memory_order_acquire);
     while (cell != 0 && Cell(cell - 1).size_class != size_class) {

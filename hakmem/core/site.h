@@ -11,6 +11,7 @@
 #ifndef HAKMEM_CORE_SITE_H_
 #define HAKMEM_CORE_SITE_H_
 
+#include <array>
 #include <atomic>
 #include <bit>
 #include <cstddef>
@@ -135,6 +136,8 @@ class SiteTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint32_t AddCell(uint32_t site, uint32_t size_class)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t ListedCellOf(uint32_t* site, uint32_t size_class)
+      ABSL_LOCKS_EXCLUDED(mu_);
   uint64_t AddName(std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   uint64_t AddFile(std::string_view text) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool MakeRoom(ObservedRegion& region, size_t* committed, uint64_t elements)
@@ -146,6 +149,14 @@ class SiteTable {
 
   std::atomic<bool> ready_{false};
   std::atomic<uint32_t>* buckets_ = nullptr;  // set before ready_
+
+  // Cells that were found before: a cell's index, above it its size and above
+  // that its site; 0 is none. A site that has blocks of twenty sizes has a long
+  // list, and what is sampled is looked up when it comes and when it goes.
+  static constexpr int kCellBits = 18;
+  static constexpr int kCellSizeBits = 7;
+  static constexpr uint32_t kRecentCells = 512;
+  std::array<std::atomic<uint64_t>, kRecentCells> recent_cells_{};
 
   Mutex mu_{Mutex::Locking::kInner};
   bool failed_ ABSL_GUARDED_BY(mu_) = false;

@@ -43,6 +43,7 @@ std::optional<CompactRow> Compact(const UnwindRow& row) {
     return compact;
   }
   if (back.kind != Kind::kAtOffset || back.value != -8) return std::nullopt;
+  uint64_t depth = 1;
   for (uint32_t i = 0; i < kReturnAddress; ++i) {
     const UnwindRow::Rule& rule = row.rules[i];
     const auto* const place =
@@ -54,10 +55,12 @@ std::optional<CompactRow> Compact(const UnwindRow& row) {
           rule.value % 8 != 0 || rule.value < -8 * 255) {
         return std::nullopt;
       }
-      compact.saved |= static_cast<uint64_t>(-rule.value / 8)
-                       << (8 * (place - CompactRow::kSaved.begin()));
+      const auto words = static_cast<uint64_t>(-rule.value / 8);
+      compact.saved |= words << (8 * (place - CompactRow::kSaved.begin()));
+      depth = std::max(depth, words);
     }
   }
+  compact.shape |= depth << CompactRow::kDepthShift;
   return compact;
 }
 
@@ -100,15 +103,15 @@ class StackWalk {
     const uint64_t cfa = registers_.values[row.cfa_register()] +
                          static_cast<uint64_t>(int64_t{row.cfa_offset()});
     if (cfa <= sp()) return false;
-    uint64_t saved = row.saved;
-    for (size_t i = 0; saved != 0; ++i, saved >>= 8) {
-      if ((saved & 0xff) == 0) continue;
-      uint64_t value = 0;
-      if (!memory_.Load(cfa - 8 * (saved & 0xff), &value)) return false;
-      registers_.Set(CompactRow::kSaved[i], value);
+    const uint64_t bytes = 8 * uint64_t{row.depth()};
+    if (!memory_.Covers(cfa - bytes, bytes)) return false;
+    const uint64_t back = memory_.Word(cfa - 8);
+#pragma GCC unroll 6
+    for (size_t i = 0; i < CompactRow::kSaved.size(); ++i) {
+      const uint64_t words = row.saved >> (8 * i) & 0xff;
+      if (words == 0) continue;
+      registers_.Set(CompactRow::kSaved[i], memory_.Word(cfa - 8 * words));
     }
-    uint64_t back = 0;
-    if (!memory_.Load(cfa - 8, &back)) return false;
     registers_.known &= kPreserved;
     return Enter(cfa, back, false);
   }

@@ -17,9 +17,10 @@ struct CompactRow {
   // In this order from the lowest byte on: rbx, rbp, r12 to r15. 0 stands for a
   // register that is as the caller left it, n for one saved at CFA - 8 * n.
   static constexpr std::array<uint8_t, 6> kSaved = {3, 6, 12, 13, 14, 15};
-  // Bits of `shape` above the CFA's offset (32) and register (4).
-  static constexpr uint64_t kOutermost = uint64_t{1} << 40;
+  // Bits of `shape` above the CFA's offset (32), register (4) and depth (8).
   static constexpr int kRegisterShift = 32;
+  static constexpr int kDepthShift = 36;
+  static constexpr uint64_t kOutermost = uint64_t{1} << 44;
 
   uint64_t shape;
   uint64_t saved;
@@ -27,6 +28,10 @@ struct CompactRow {
   int32_t cfa_offset() const { return static_cast<int32_t>(shape); }
   uint32_t cfa_register() const {
     return static_cast<uint32_t>(shape >> kRegisterShift) & 15;
+  }
+  // How many words below the CFA it takes to have all of them.
+  uint32_t depth() const {
+    return static_cast<uint32_t>(shape >> kDepthShift) & 255;
   }
   bool outermost() const { return (shape & kOutermost) != 0; }
 };
