@@ -122,7 +122,46 @@ TEST(SiteTest, ThreadsAgreeOnNewSitesAndCells) {
   }
 }
 
-// The last: after it there is no room.
+// The cells that were found last are remembered, and one takes another's place.
+TEST(SiteTest, ManySitesHaveTheirOwnCells) {
+  constexpr uint32_t kNumbers = 2000;
+  for (int round = 0; round < 2; ++round) {
+    for (uint32_t i = 0; i < kNumbers; ++i) {
+      for (uint32_t c = 1; c < 4; ++c) {
+        uint32_t site = site_table.Find(SiteKind::kNumber, 200000 + i);
+        const ObservedCell& cell = SiteTable::Cell(site_table.CellOf(&site, c));
+        ASSERT_EQ(cell.site, site);
+        ASSERT_EQ(cell.size_class, c);
+      }
+    }
+  }
+}
+
+// The last two: after them there is no room.
+TEST(SiteTest, YTheCellAfterTheLastIsCountedUnderOther) {
+  uint32_t number = 200000;
+  uint32_t site = kOtherSite;
+  uint32_t c = 0;
+  do {
+    if (++c == kNumClasses) {
+      c = 1;
+      ++number;
+    }
+    site = site_table.Find(SiteKind::kNumber, number);
+    site_table.CellOf(&site, c);
+  } while (site != kOtherSite);
+  EXPECT_EQ(hak_observed.cells.count, hak_observed.cells.capacity);
+  // Nor is there one later, and the site is told each time.
+  for (int i = 0; i < 2; ++i) {
+    site = site_table.Find(SiteKind::kNumber, number);
+    ASSERT_NE(site, kOtherSite);
+    const ObservedCell& cell = SiteTable::Cell(site_table.CellOf(&site, c));
+    EXPECT_EQ(site, kOtherSite);
+    EXPECT_EQ(cell.site, kOtherSite);
+    EXPECT_EQ(cell.size_class, c);
+  }
+}
+
 TEST(SiteTest, ZTheSiteAfterTheLastIsCountedUnderOther) {
   const uint32_t before = SiteTable::count();
   testing::internal::CaptureStderr();
