@@ -30,7 +30,7 @@ namespace hakmem {
 // this very function. Allocates nothing, takes no lock, keeps errno; needs some
 // 3 KiB of stack. What it found out about an address is kept for the next time
 // in a table of the process, 64 KiB, which is touched only if this is called.
-// A frame costs some 20 to 40 ns then, 500 ns at first
+// A frame costs some 10 to 25 ns then, 500 ns at first
 // (//hakmem/core:unwind_benchmark).
 size_t CaptureStack(uintptr_t* frames, size_t most, uintptr_t caller);
 
