@@ -325,7 +325,8 @@ uint32_t SiteTable::CellOf(uint32_t* site, uint32_t size_class) {
     return static_cast<uint32_t>(word) & ((1u << kCellBits) - 1);
   }
   const uint32_t cell = ListedCellOf(site, size_class);
-  if (*site == key >> kCellSizeBits) {  // and no other one's
+  // Not where the site has no cell, and another one's is used.
+  if (*site == key >> kCellSizeBits) {
     recent.store(key << kCellBits | cell, std::memory_order_release);
   }
   return cell;
