@@ -13,6 +13,7 @@
 #include "hakmem/core/observed.h"       // IWYU pragma: export
 #include "hakmem/core/options.h"        // IWYU pragma: export
 #include "hakmem/core/os.h"             // IWYU pragma: export
+#include "hakmem/core/own_thread.h"     // IWYU pragma: export
 #include "hakmem/core/pool_geometry.h"  // IWYU pragma: export
 #include "hakmem/core/profile.h"        // IWYU pragma: export
 #include "hakmem/core/report.h"         // IWYU pragma: export
