@@ -68,7 +68,7 @@ struct alignas(256) ObservedSite {
                            // caller the module; 0: unknown
   uint64_t label;          // offset in names, or 0 for none
   uint64_t module_offset;  // caller: address within the module's file;
-                           // stack: mean distance of its samples
+                           // stack: how samples are taken (sampling.h)
   std::atomic<uint32_t> first_cell;  // index + 1; 0 while it has none
   uint32_t next;                     // hakmem's own
   uint64_t frames;                   // stack: index of the first in frames

@@ -62,6 +62,8 @@ constexpr OptionInfo kOptionTable[] = {
      kFileWords, &Options::profile_path},
     {"HAKMEM_PROFILE_SIGNAL", &Options::profile_signal, 0, 64,
      "write a heap profile on every signal of this number"},
+    {"HAKMEM_PROFILE_THREAD", &Options::profile_thread, 0, 1,
+     "1: a thread helps with profiles (docs/profiling.md); 0: none does"},
     {"HAKMEM_SAMPLE_BYTES", &Options::sample_bytes, 0, uint64_t{1} << 40,
      "allocated bytes from one sample to the next; 0: 512K, if for a profile"},
 };

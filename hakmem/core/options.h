@@ -76,6 +76,9 @@ struct Options {
   // seconds between two plus 1; and on which signal, or 0.
   uint64_t profile = kProfileNever;
   uint64_t profile_signal = 0;
+  // 1: a thread of hakmem's own writes those that are due, and tells the others
+  // when to count.
+  uint64_t profile_thread = 1;
   // Whether their file is named, and how.
   uint64_t profile_file = 0;
   OptionPath profile_path;

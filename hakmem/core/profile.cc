@@ -14,6 +14,7 @@
 #include "hakmem/core/gzip_file.h"
 #include "hakmem/core/os.h"
 #include "hakmem/core/proto_message.h"
+#include "hakmem/core/sampling.h"
 
 namespace hakmem {
 namespace {
@@ -178,7 +179,9 @@ void ProfileFile::WriteSamples() {
 
 Figures ProfileFile::FiguresOf(const ObservedSite& site) const {
   Figures sum;
-  const auto interval = static_cast<double>(site.module_offset);
+  const auto interval = static_cast<double>(IntervalOf(site.module_offset));
+  const double counted =
+      1 / static_cast<double>(uint64_t{1} << ShareShiftOf(site.module_offset));
   uint32_t index = site.first_cell.load(std::memory_order_acquire);
   while (index != 0) {
     const auto& cell = *ElementAt<ObservedCell>(observed_.cells, index - 1);
@@ -197,7 +200,8 @@ Figures ProfileFile::FiguresOf(const ObservedSite& site) const {
       const double each = cell.block_bytes != 0
                               ? cell.block_bytes
                               : static_cast<double>(large_bytes) / count;
-      const double scaled = count / SampleProbability(each, interval);
+      const double scaled =
+          count / (counted * SampleProbability(each, interval));
       *objects += scaled;
       *bytes += scaled * each;
     };

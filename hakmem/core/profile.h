@@ -20,8 +20,8 @@ double SampleProbability(double bytes, double interval);
 // Writes the stacks among the sites of `observed` as a gzipped profile.proto
 // (https://github.com/google/pprof/blob/main/proto/profile.proto), with the
 // sample types alloc_objects, alloc_space, inuse_objects and inuse_space:
-// counts of samples scaled up as above, each by the interval that
-// its site has. `interval` is what they are all meant to be taken at. Functions
+// counts of samples scaled up as above, each as its site says that they were
+// taken. `interval` is what they are all meant to be taken at. Functions
 // have no names in it; addresses, mappings and build ids are what pprof finds
 // them by.
 //

@@ -35,6 +35,11 @@ constexpr int kMostDoublings = 16;
 constexpr int kMostSteps = 3;
 constexpr uint32_t kClockStep = 4;
 
+// Blocks a millisecond. To count one takes half a nanosecond or so: all of 5000
+// are a quarter of a percent.
+constexpr uint64_t kBusy = 5000;
+constexpr uint32_t kBusyWindow = 16;  // milliseconds
+
 int Steps(uint32_t quotient) {
   return std::clamp(static_cast<int>(std::bit_width(quotient)) - 1, 1,
                     kMostSteps);
@@ -80,6 +85,23 @@ void SampleRates::Count(uint32_t index) {
   rate.doublings.store(
       static_cast<uint8_t>(std::clamp(doublings, 0, kMostDoublings)),
       std::memory_order_relaxed);
+}
+
+// Threads that come here at once may count some of theirs for the time before
+// or after.
+void SampleRates::CountBlocks(uint64_t blocks) {
+  const auto now = static_cast<uint32_t>(clock_());
+  const uint64_t sum =
+      blocks_.fetch_add(blocks, std::memory_order_relaxed) + blocks;
+  if (sum == blocks) {
+    blocks_since_.store(now, std::memory_order_relaxed);
+    return;
+  }
+  const uint32_t elapsed = now - blocks_since_.load(std::memory_order_relaxed);
+  if (elapsed < kBusyWindow) return;
+  blocks_.store(0, std::memory_order_relaxed);
+  is_busy_.store(sum / elapsed >= (is_busy() ? kBusy / 2 : kBusy),
+                 std::memory_order_relaxed);
 }
 
 }  // namespace hakmem

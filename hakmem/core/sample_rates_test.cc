@@ -152,5 +152,34 @@ TEST(SampleRatesTest, TakesMoreAgainWhereThereAreFew) {
   EXPECT_EQ(rates.doublings(9), 0);
 }
 
+// For so long, in steps in which a sample or so is taken.
+void Allocate(SampleRates* rates, double milliseconds,
+              double blocks_a_millisecond) {
+  constexpr double kStep = 2;
+  const double end = now_milliseconds + milliseconds;
+  while (now_milliseconds < end) {
+    rates->CountBlocks(static_cast<uint64_t>(blocks_a_millisecond * kStep));
+    now_milliseconds += kStep;
+  }
+}
+
+TEST(SampleRatesTest, IsBusyWhileThereAreVeryManyBlocks) {
+  SampleRates rates(&Clock);
+  EXPECT_FALSE(rates.is_busy());
+  Allocate(&rates, 12, 100000);
+  EXPECT_FALSE(rates.is_busy());
+  Allocate(&rates, 12, 100000);
+  EXPECT_TRUE(rates.is_busy());
+  // Half as many have to be left, lest it change all the time.
+  Allocate(&rates, 100, 3500);
+  EXPECT_TRUE(rates.is_busy());
+  Allocate(&rates, 100, 2000);
+  EXPECT_FALSE(rates.is_busy());
+  Allocate(&rates, 100, 3500);
+  EXPECT_FALSE(rates.is_busy());
+  Allocate(&rates, 100, 8000);
+  EXPECT_TRUE(rates.is_busy());
+}
+
 }  // namespace
 }  // namespace hakmem

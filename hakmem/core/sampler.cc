@@ -27,7 +27,8 @@ double Logarithm(double x) {
 
 }  // namespace
 
-void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed) {
+void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed,
+                    bool may_divide) {
   // Neighbouring seeds are to begin far apart (splitmix64: Steele, Lea & Flood,
   // OOPSLA 2014).
   uint64_t mix = seed + 0x9E3779B97F4A7C15u;
@@ -36,6 +37,8 @@ void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed) {
   random_ = (mix ^ mix >> 31) | 1;
   interval_ = interval;
   rates_ = rates;
+  windows_.Leave();
+  if (may_divide && WantsWindows()) windows_.Next(Random() >> 32, true);
   for (uint32_t part = 1; part < kParts; ++part) {
     Begin(part, part <= kLastCounted ? ClassSize(part) : 1);
   }
@@ -45,22 +48,47 @@ void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed) {
 void Sampler::Begin(uint32_t part, uint64_t unit) {
   if (rates_ != nullptr) doublings_[part] = rates_->doublings(RateOf(part));
   until_[IndexOf(part)] =
-      static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit);
+      static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit) >>
+      ShareShift(part);
 }
 
 uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {
-  const uint64_t taken_at = interval_ << doublings_[part];
-  if (rates_ != nullptr) rates_->Count(RateOf(part));
+  const uint64_t interval = interval_ << doublings_[part];
+  const int share_shift = ShareShift(part);
+  if (rates_ != nullptr) {
+    rates_->Count(RateOf(part));
+    if (part <= kLastTinyClass) rates_->CountBlocks(interval / unit);
+  }
   Begin(part, unit);
-  return taken_at;
+  return SampledAt(interval >> share_shift, share_shift);
 }
 
-// By inversion, of a number from xorshift64* (Vigna, ACM TOMS 2016).
-uint64_t Sampler::Draw(uint64_t interval) {
+// The distances know nothing of what was before. So where another share counts
+// they are drawn anew.
+void Sampler::NextWindow(bool may_divide) {
+  const bool divided = divides();
+  if (may_divide) {
+    windows_.Next(Random() >> 32, rates_->is_busy());
+  } else {
+    windows_.Leave();
+  }
+  if (divides() == divided) return;
+  for (uint32_t part = 1; part <= kLastTinyClass; ++part) {
+    Begin(part, ClassSize(part));
+  }
+}
+
+// From xorshift64* (Vigna, ACM TOMS 2016).
+uint64_t Sampler::Random() {
   random_ ^= random_ >> 12;
   random_ ^= random_ << 25;
   random_ ^= random_ >> 27;
-  const uint64_t number = random_ * 0x2545F4914F6CDD1Du;
+  return random_ * 0x2545F4914F6CDD1Du;
+}
+
+// By inversion.
+uint64_t Sampler::Draw(uint64_t interval) {
+  const uint64_t number = Random();
   // In (0, 1].
   const double uniform = (static_cast<double>(number >> 11) + 1) * 0x1p-53;
   return static_cast<uint64_t>(-Logarithm(uniform) *

@@ -6,7 +6,9 @@
 #include <array>
 #include <cstdint>
 
+#include "hakmem/core/count_windows.h"
 #include "hakmem/core/sample_rates.h"
+#include "hakmem/core/sampling.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
@@ -23,8 +25,9 @@ namespace hakmem {
 //
 // A part may also have an interval of its own, which follows how many samples
 // of its kind all threads take (sample_rates.h): so a program which allocates
-// much of a size, and frees it at once, pays for few of them. Every sample
-// comes with the interval that it was taken at.
+// much of a size, and frees it at once, pays for few of them. And a thread that
+// allocates very many small blocks counts them for a part of its time only
+// (count_windows.h). Every sample comes with how it was taken.
 //
 // Thread safety: belongs to its thread.
 class Sampler {
@@ -33,14 +36,17 @@ class Sampler {
 
   // Begins, with samples `interval` bytes apart on average, or with `rates`
   // that much and more. The same seed gives the same samples without them.
-  void Start(uint64_t interval, SampleRates* rates, uint64_t seed);
+  // Where it pays, in a window that ends at once, unless `may_divide` is false.
+  void Start(uint64_t interval, SampleRates* rates, uint64_t seed,
+             bool may_divide = false);
 
   // The classes whose blocks are counted: to this one, from 1 on.
   static constexpr SizeClass kLastCounted = kLastL2Class;
 
-  // Counts a block of a class; false when it is a sample, which is due until
-  // TakeBlock() takes it.
+  // Counts a block of a class, if it counts now; false when it is a sample,
+  // which is due until TakeBlock() takes it.
   bool PassBlock(SizeClass size_class) {
+    if (size_class <= kLastTinyClass && !windows_.counts()) return true;
     return --until_[IndexOf(size_class)] >= 0;
   }
   bool IsDue(SizeClass size_class) const {
@@ -54,13 +60,27 @@ class Sampler {
   // PassBlock() for a class of L2.
   bool PassL2Block(SizeClass size_class) { return --until_[size_class] >= 0; }
 
-  // Returns the sample's interval.
+  // Returns how the sample is taken: SampledAt().
   uint64_t TakeBlock(SizeClass size_class) {
     return TakeSample(size_class, ClassSize(size_class));
   }
 
+  // Whether the blocks of classes to kMaxTinySize count in windows, and whether
+  // in this one. While they do not, there is nothing to be counted by doors.
+  bool divides() const { return windows_.divides(); }
+  bool counts() const { return windows_.counts(); }
+
+  // Whether there are so many of them that it pays to divide the time.
+  bool WantsWindows() const {
+    return rates_ != nullptr && rates_->is_busy() && !divides();
+  }
+
+  // Begins the next window, or the first one; leaves them where that no longer
+  // pays, or `may_divide` is false.
+  void NextWindow(bool may_divide);
+
   // Whether a block of `bytes` bytes of another class, or of none, is a sample:
-  // then the interval, else 0.
+  // then how it is taken, else 0.
   uint64_t Take(SizeClass size_class, uint64_t bytes) {
     return Passes(size_class, bytes) ? 0 : TakeSample(PartOf(size_class), 1);
   }
@@ -98,9 +118,15 @@ class Sampler {
     return size_class == kNoClass ? kLargePart : kL25Part;
   }
 
+  // What of a part's blocks is counted.
+  int ShareShift(uint32_t part) const {
+    return part <= kLastTinyClass ? windows_.share_shift() : 0;
+  }
+
   uint64_t TakeSample(uint32_t part, uint64_t unit);
   void Begin(uint32_t part, uint64_t unit);
   uint64_t Draw(uint64_t interval);
+  uint64_t Random();
 
   uint64_t random_ = 0;
   uint64_t interval_ = 0;
@@ -109,6 +135,7 @@ class Sampler {
   // down from 0 with every call, for as long as 64 bits are.
   std::array<int64_t, kCountdowns> until_{};
   std::array<uint8_t, kParts> doublings_{};  // of the interval, since then
+  CountWindows windows_;
 };
 
 }  // namespace hakmem

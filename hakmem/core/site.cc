@@ -267,9 +267,9 @@ uint32_t SiteTable::Find(SiteKind kind, uint64_t id) {
 }
 
 uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
-                          uint64_t interval) {
+                          uint64_t sampled_at) {
   if (!EnsureReady()) return kNoSite;
-  uint64_t hash = Mix(interval) + frame_count;
+  uint64_t hash = Mix(sampled_at) + frame_count;
   for (uint32_t i = 0; i < frame_count; ++i) {
     hash = (std::rotl(hash, 31) ^ frames[i]) * 0x9e3779b97f4a7c15;
   }
@@ -277,7 +277,7 @@ uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
   const auto same = [=](const ObservedSite& record) {
     return record.kind.load(std::memory_order_relaxed) == SiteKind::kStack &&
            record.frame_count == frame_count &&
-           record.module_offset == interval &&
+           record.module_offset == sampled_at &&
            std::equal(frames, frames + frame_count,
                       reinterpret_cast<const uint64_t*>(
                           hak_observed.frames.address.load(
@@ -291,7 +291,7 @@ uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
   if (site != kNoSite) return site;
   return Add(SiteKind::kStack, hash,
              {.id = hash,
-              .module_offset = interval,
+              .module_offset = sampled_at,
               .frames = frames,
               .frame_count = frame_count});
 }

@@ -98,9 +98,9 @@ class SiteTable {
   uint32_t FindExisting(SiteKind kind, uint64_t id) const;
 
   // The site of a stack of return addresses, innermost first, for the samples
-  // that are taken `interval` bytes apart.
+  // that are taken so (sampling.h).
   uint32_t Stack(const uint64_t* frames, uint32_t frame_count,
-                 uint64_t interval) ABSL_LOCKS_EXCLUDED(mu_);
+                 uint64_t sampled_at) ABSL_LOCKS_EXCLUDED(mu_);
 
   // The cell of a site and a size, made when it is new. Where there is no room
   // for it `*site` becomes kOtherSite, which has all of its cells.

@@ -21,6 +21,7 @@ constinit NoMagazine no_magazine = {};
 }  // namespace thread_cache_internal
 
 constinit thread_local ThreadCache thread_cache;
+constinit std::atomic<OwnThread*> ThreadCache::window_thread_{nullptr};
 
 namespace {
 
@@ -73,6 +74,23 @@ class ThreadRegistry {
     for (uint32_t i = 0; i < parked_sites_count_; ++i) {
       fn(context, parked_sites_[i].cache);
     }
+  }
+
+  size_t EndWindows() {
+    MutexLock lock(mu_);
+    size_t ended = 0;
+    for (ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      ended += c->EndWindow() ? 1 : 0;
+    }
+    return ended;
+  }
+
+  bool HasOpenWindows() {
+    MutexLock lock(mu_);
+    for (const ThreadCache* c = first_; c != nullptr; c = c->next_) {
+      if (c->in_window_.load(std::memory_order_seq_cst)) return true;
+    }
+    return false;
   }
 
   // As Park(), for a cache that has been flushed.
@@ -238,6 +256,8 @@ bool ThreadCache::Activate() {
   state_ = State::kBusy;
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
+  HelgrindIgnore(&small_table_, sizeof(small_table_));
+  HelgrindIgnore(&in_window_, sizeof(in_window_));
   registry.Add(this);
   if (ParkedBins* const parked = registry.Unpark(this)) {
     JoinBudget();
@@ -423,6 +443,36 @@ void ThreadCache::ForEachSiteCache(void (*fn)(void*, const SiteCache&),
                                    void* context) {
   registry.ForEach(fn, context);
 }
+
+void ThreadCache::NextWindow() {
+  OwnThread* const thread = window_thread_.load(std::memory_order_acquire);
+  sampler_.NextWindow(thread != nullptr);
+  misses_ = 0;
+  UseTable(sampler_.counts() ? size_class_internal::kSmallDoorTable
+                             : size_class_internal::kSmallTable);
+  if (!sampler_.divides()) {
+    in_window_.store(false, std::memory_order_relaxed);
+    return;
+  }
+  // After the table, which whoever sees this overwrites.
+  in_window_.store(true, std::memory_order_seq_cst);
+  thread->Wake();
+}
+
+// The thread may open the next window meanwhile, by itself. Then some of what
+// it has written to the table is overwritten, or all, and that window ends
+// early.
+bool ThreadCache::EndWindow() {
+  bool open = true;
+  if (!in_window_.compare_exchange_strong(open, false)) return false;
+  for (size_t i = 0; i < small_table_.size(); ++i) StoreEntry(i, kNoClass);
+  return true;
+}
+
+size_t ThreadCache::EndWindows() { return registry.EndWindows(); }
+
+bool ThreadCache::HasOpenWindows() { return registry.HasOpenWindows(); }
+
 size_t ThreadCache::CachedBytes() { return registry.CachedBytes(); }
 
 Mutex& ThreadCache::registry_mutex() { return registry.mutex(); }

@@ -18,10 +18,12 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/base/config.h"
 #include "absl/base/thread_annotations.h"
 #include "hakmem/core/arena.h"
 #include "hakmem/core/magazine.h"
 #include "hakmem/core/mutex.h"
+#include "hakmem/core/own_thread.h"
 #include "hakmem/core/pool_geometry.h"
 #include "hakmem/core/sampler.h"
 #include "hakmem/core/site_cache.h"
@@ -122,7 +124,16 @@ class ThreadCache {
   // kMaxTinySize, for this thread: the size's class, the class's door while the
   // thread counts what it allocates, or class 0 while the slow path is to see
   // all of it.
-  size_t SmallBin(size_t size) const { return small_table_[(size + 7) >> 3]; }
+  size_t SmallBin(size_t size) const {
+    const size_t index = (size + 7) >> 3;
+    // EndWindow() of another thread may write there: each entry is the old one
+    // or the new one. To say so costs two instructions (g++ 12).
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+    return __atomic_load_n(&small_table_[index], __ATOMIC_RELAXED);
+#else
+    return small_table_[index];
+#endif
+  }
 
   // The fast path: a block of a class, or null when the slow path has to be
   // taken.
@@ -271,13 +282,49 @@ class ThreadCache {
   static constexpr uint32_t kMarkNotKnown = kNoSite + 4;  // not asked yet
   uint32_t mark() const { return mark_; }
   void SetMark(uint32_t mark) {
+    // A thread that counts in windows begins the next one.
     const size_class_internal::SmallTable& table =
-        mark <= kByCaller   ? size_class_internal::kEmptySmallTable
+        mark <= kByCaller || (mark == kBySample && sampler_.divides())
+            ? size_class_internal::kEmptySmallTable
         : mark == kBySample ? size_class_internal::kSmallDoorTable
                             : size_class_internal::kSmallTable;
-    if (small_table_[0] != table[0]) small_table_ = table;
+    // Where this thread takes samples, others may have written there since.
+    if (table_ != &table || mark_ == kBySample) UseTable(table);
     mark_ = mark;
   }
+
+  // While the mark is kBySample: whether the window that this thread was in
+  // (count_windows.h) has been ended by another, or by a mark of another kind.
+  bool WindowHasEnded(size_t size) const { return SmallBin(size) == kNoClass; }
+
+  // Counts a call that the bins could not serve; true when that ends the window
+  // too.
+  bool CountMiss() {
+    constexpr uint8_t kMisses = 16;
+    return sampler_.divides() && ++misses_ >= kMisses;
+  }
+
+  // Begins the next window, or the first one.
+  void NextWindow();
+
+  // Whether a thread that wants to count in windows may.
+  static bool MayDivide() {
+    return window_thread_.load(std::memory_order_relaxed) != nullptr;
+  }
+
+  // Says which thread calls EndWindows() every few milliseconds while
+  // HasOpenWindows(), and is woken where there is the first one; null for none.
+  static void SetWindowThread(OwnThread* thread) {
+    window_thread_.store(thread, std::memory_order_release);
+  }
+
+  // Ends the windows that other threads are in: whatever each of them allocates
+  // next begins another. How many there were.
+  static size_t EndWindows();
+  static bool HasOpenWindows();
+
+  // Ends this thread's.
+  bool EndWindow();
 
   // Which allocations are samples, while the mark is kBySample.
   Sampler& sampler() { return sampler_; }
@@ -447,6 +494,18 @@ class ThreadCache {
     return true;
   }
 
+  void UseTable(const size_class_internal::SmallTable& table) {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+    for (size_t i = 0; i < table.size(); ++i) StoreEntry(i, table[i]);
+#else
+    small_table_ = table;
+#endif
+    table_ = &table;
+  }
+  void StoreEntry(size_t index, uint8_t value) {
+    __atomic_store_n(&small_table_[index], value, __ATOMIC_RELAXED);
+  }
+
   size_t BinBytes(SizeClass size_class) const;
   bool EnsureActive() { return state_ == State::kActive || Activate(); }
   bool Activate();
@@ -464,7 +523,14 @@ class ThreadCache {
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
 
+  // What has been written there last by this thread.
+  const size_class_internal::SmallTable* table_ =
+      &size_class_internal::kSmallTable;
   uint32_t mark_ = kMarkNotKnown;
+  // Whether this thread is in a window that it was not told the end of. It
+  // opens windows, others end them.
+  std::atomic<bool> in_window_{false};
+  uint8_t misses_ = 0;  // in this window
   Sampler sampler_;
   SiteCache site_cache_;
 
@@ -481,6 +547,8 @@ class ThreadCache {
   ThreadCache* previous_ = nullptr;
   std::array<Bin, kNumBins> bins_;
   std::array<CacheCounters, kPools> counters_;
+
+  static constinit std::atomic<OwnThread*> window_thread_;
 
   friend class ThreadRegistry;
 };

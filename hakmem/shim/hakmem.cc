@@ -13,6 +13,7 @@
 #include "hakmem/shim/export.h"
 #include "hakmem/shim/heap.h"
 #include "hakmem/shim/profile_output.h"
+#include "hakmem/shim/profile_thread.h"
 #include "hakmem/shim/site_report.h"
 #include "hakmem/shim/usage.h"
 
@@ -29,6 +30,7 @@ namespace {
   heap::ShowHeap();
   hakmem::PrepareProfiles();
   if (hakmem::arena.options().background != 0) heap::StartBackground();
+  heap::StartProfileThread();
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "hakmem/shim/background.h"
+#include "hakmem/shim/profile_thread.h"
 #include "hakmem/shim/sampled.h"
 #include "hakmem/shim/stage.h"
 
@@ -522,6 +523,7 @@ void AfterForkInChild() {
   tag_clock.AfterForkInChild();
   ThreadCache::AdoptOrphans();
   RestartBackgroundInChild();
+  RestartProfileThreadInChild();
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -150,6 +151,12 @@ void WriteProfileIfDue() {
   if (due.compare_exchange_strong(when, next, std::memory_order_relaxed)) {
     WriteNext();
   }
+}
+
+int64_t MillisecondsToProfile() {
+  const int64_t when = due.load(std::memory_order_relaxed);
+  if (when == 0) return -1;
+  return std::max<int64_t>(0, when - os::CoarseMilliseconds());
 }
 
 }  // namespace hakmem

@@ -1,10 +1,10 @@
 // When heap profiles are written, and to which files: what HAKMEM_PROFILE,
 // HAKMEM_PROFILE_FILE, HAKMEM_PROFILE_SIGNAL and HAKMEM_SAMPLE_BYTES ask for.
 //
-// There is no thread of hakmem's own. Files that are due after some seconds are
-// written by whichever thread takes a sample first then; those for a signal by
-// its handler, and those for exit by exit(). A file that cannot be written
-// costs a line on stderr, the first time, and the program goes on.
+// Files that are due after some seconds are written by hakmem's own thread
+// (profile_thread.h), or by whichever takes a sample first then; those for a
+// signal by its handler, and those for exit by exit(). A file that cannot be
+// written costs a line on stderr, the first time, and the program goes on.
 
 #ifndef HAKMEM_SHIM_PROFILE_OUTPUT_H_
 #define HAKMEM_SHIM_PROFILE_OUTPUT_H_
@@ -30,6 +30,9 @@ void PrepareProfiles();
 // Writes a profile if it is time for one. From any thread, without a lock of
 // hakmem's.
 void WriteProfileIfDue();
+
+// Milliseconds until it is; negative if it never will be.
+int64_t MillisecondsToProfile();
 
 }  // namespace hakmem
 

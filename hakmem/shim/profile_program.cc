@@ -11,6 +11,10 @@
 // raise SIGNAL TIMES: allocates, raises the signal, as often as that.
 // busy SECONDS: allocates and frees for that long.
 // fork: allocates, and so does its child.
+// busiest FILE: allocates as fast as it can, and keeps much of it, then
+// nothing; writes a profile, and lines as above. idle: allocates, and does
+// nothing from then on until its stdin ends. threads: prints how many threads
+// it has, and how many its child has.
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -108,6 +112,49 @@ void PrintCounts() {
   }
 }
 
+// What keeps the call before it from being the function's last, and so no call.
+[[gnu::always_inline]] inline void* Here(void* block) {
+  asm volatile("" : "+r"(block));
+  return block;
+}
+
+// These two are counted all at once.
+[[gnu::noinline]] void* AllocateKept() { return Here(malloc(48)); }
+[[gnu::noinline]] void* AllocateAgain() { return Here(malloc(64)); }
+
+// The second phase of such a program allocates only what it has just freed.
+int Busiest(const char* path) {
+  constexpr uint64_t kKept = 4000000;
+  constexpr uint64_t kAgain = 80000000;
+  std::vector<void*> kept(kKept);
+  for (void*& block : kept) {
+    block = AllocateKept();
+    free(AllocateAgain());
+  }
+  for (uint64_t i = 0; i < kAgain; ++i) free(AllocateAgain());
+  const int error = hak_profile_write(path);
+  std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+              reinterpret_cast<uintptr_t>(&AllocateKept), kKept, 48 * kKept,
+              kKept, 48 * kKept);
+  std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " 0 0\n",
+              reinterpret_cast<uintptr_t>(&AllocateAgain), kKept + kAgain,
+              64 * (kKept + kAgain));
+  for (void* const block : kept) free(block);
+  return error;
+}
+
+void PrintThreads() {
+  std::FILE* const status = std::fopen("/proc/self/status", "r");
+  char line[256];
+  while (std::fgets(line, sizeof(line), status) != nullptr) {
+    if (std::strncmp(line, "Threads:", 8) == 0) {
+      std::printf("%d\n", std::atoi(line + 8));
+    }
+  }
+  std::fclose(status);
+  std::fflush(stdout);
+}
+
 // Short-lived blocks of the sizes that others keep, so that mostly these calls
 // find bins full and empty.
 void Churn(uint64_t* random) {
@@ -200,6 +247,17 @@ int main(int argc, char** argv) {
     const pid_t child = fork();
     Allocate();
     std::printf("%d\n", getpid());
+    if (child != 0) waitpid(child, nullptr, 0);
+  } else if (std::strcmp(mode, "busiest") == 0) {
+    return Busiest(argv[2]);
+  } else if (std::strcmp(mode, "idle") == 0) {
+    Allocate();
+    while (std::getchar() != EOF) {
+    }
+  } else if (std::strcmp(mode, "threads") == 0) {
+    PrintThreads();
+    const pid_t child = fork();
+    if (child == 0) PrintThreads();
     if (child != 0) waitpid(child, nullptr, 0);
   } else {
     return 2;

@@ -12,9 +12,9 @@ namespace {
 // The frames of a stack that are kept, from the innermost.
 constexpr size_t kMostFrames = 64;
 
-// The site of the calling thread's stack, from `caller` on, for a sample at
-// that interval; kNoSite when there is no table for it.
-uint32_t StackSite(const void* caller, uint64_t interval) {
+// The site of the calling thread's stack, from `caller` on, for a sample that
+// was taken so (sampling.h); kNoSite when there is no table for it.
+uint32_t StackSite(const void* caller, uint64_t sampled_at) {
   const ErrnoKeeper keeper;
   WriteProfileIfDue();
   const auto first = reinterpret_cast<uintptr_t>(caller);
@@ -28,13 +28,13 @@ uint32_t StackSite(const void* caller, uint64_t interval) {
   std::array<uint64_t, kMostFrames> addresses;
   for (size_t i = 0; i < count; ++i) addresses[i] = frames[i] + 1;
   return site_table.Stack(addresses.data(), static_cast<uint32_t>(count),
-                          interval);
+                          sampled_at);
 }
 
 }  // namespace
 
-void* AllocateSample(size_t size, const void* caller, uint64_t interval) {
-  const uint32_t site = StackSite(caller, interval);
+void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
+  const uint32_t site = StackSite(caller, sampled_at);
   return site != kNoSite ? AllocateTracked(size, 1, site)
                          : AllocateUntracked(size, 1);
 }
@@ -42,23 +42,38 @@ void* AllocateSample(size_t size, const void* caller, uint64_t interval) {
 [[gnu::noinline]] void* AllocateCounted(size_t size, const void* caller) {
   const SizeClass size_class = SmallSizeToClass(size);
   Sampler& sampler = thread_cache.sampler();
-  if (!sampler.IsDue(size_class)) return AllocateUntracked(size, 1);
-  return AllocateSample(size, caller, sampler.TakeBlock(size_class));
+  if (thread_cache.WindowHasEnded(size)) {
+    // The block is the next one's.
+    thread_cache.NextWindow();
+    sampler.PassBlock(size_class);
+  }
+  if (sampler.IsDue(size_class)) {
+    const uint64_t taken = sampler.TakeBlock(size_class);
+    if (sampler.WantsWindows() && ThreadCache::MayDivide()) {
+      thread_cache.NextWindow();
+    }
+    return AllocateSample(size, caller, taken);
+  }
+  if (thread_cache.CountMiss()) thread_cache.NextWindow();
+  return AllocateUntracked(size, 1);
 }
 
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
   const SizeClass size_class = ClassFor(size, alignment);
   Sampler& sampler = thread_cache.sampler();
-  uint64_t interval = 0;
+  uint64_t sampled_at = 0;
   if (size_class == kNoClass) {
-    interval = sampler.Take(
+    sampled_at = sampler.Take(
         size_class, (size + kGranuleSize - 1) & ~(uint64_t{kGranuleSize} - 1));
   } else if (size_class > Sampler::kLastCounted) {
-    interval = sampler.Take(size_class, ClassSize(size_class));
-  } else if (!sampler.PassBlock(size_class)) {
-    interval = sampler.TakeBlock(size_class);
+    sampled_at = sampler.Take(size_class, ClassSize(size_class));
+  } else {
+    if (thread_cache.WindowHasEnded(0)) thread_cache.NextWindow();
+    if (!sampler.PassBlock(size_class)) {
+      sampled_at = sampler.TakeBlock(size_class);
+    }
   }
-  return interval != 0 ? StackSite(caller, interval) : kNoSite;
+  return sampled_at != 0 ? StackSite(caller, sampled_at) : kNoSite;
 }
 
 }  // namespace hakmem::heap

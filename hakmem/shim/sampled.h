@@ -18,8 +18,8 @@ namespace hakmem::heap {
 void* AllocateCounted(size_t size, const void* caller);
 
 // A block for the site of the calling stack, from `caller` on: a sample that
-// was taken at that interval.
-void* AllocateSample(size_t size, const void* caller, uint64_t interval);
+// was taken so (sampling.h).
+void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at);
 
 // The site that the allocation of a block of any other kind is for: its stack
 // when it is a sample, else kNoSite. To be asked once for each block.

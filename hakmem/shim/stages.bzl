@@ -102,6 +102,8 @@ def _stage_library(name, stage, defines):
             "output_path.h",
             "profile_output.cc",
             "profile_output.h",
+            "profile_thread.cc",
+            "profile_thread.h",
             "sampled.cc",
             "sampled.h",
             "site_report.cc",

@@ -398,7 +398,8 @@ uint32_t Mark() {
       static constinit std::atomic<uint64_t> threads{0};
       thread_cache.sampler().Start(
           interval, options.sample_bytes == 0 ? &sample_rates : nullptr,
-          threads.fetch_add(1, std::memory_order_relaxed));
+          threads.fetch_add(1, std::memory_order_relaxed),
+          ThreadCache::MayDivide());
       thread_cache.SetMark(ThreadCache::kBySample);
     } else {
       thread_cache.SetMark(ThreadCache::kNotMarked);
