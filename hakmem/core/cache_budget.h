@@ -23,6 +23,10 @@ namespace hakmem {
 // counter: the limit is kept to within what threads are adding at the moment.
 class CacheBudget {
  public:
+  // Of what is live a thread adds this part to the limit, for threads'
+  // magazines; for depots the part that is their pool's (PoolGeometry).
+  static constexpr size_t kShareOfLive = 16;
+
   // Counts in `used`.
   explicit constexpr CacheBudget(std::atomic<int64_t>& used) : used_(used) {}
 
@@ -35,13 +39,16 @@ class CacheBudget {
   bool TakeForThread(size_t bytes) { return Take(bytes, limit() / 4 * 3); }
 
   // For a magazine to wait in a depot.
-  bool TakeForDepot(size_t bytes) { return Take(bytes, limit()); }
+  bool TakeForDepot(size_t bytes, size_t share = kShareOfLive) {
+    return Take(bytes, limit(share));
+  }
 
   // The same where depots may also have, beside the limit, what the program is
   // to want back: as much as it has less than at its last peak, or than one
   // part in `divisor` of that, and as it lately wanted back of what had gone to
   // the system (Arena::regretted()). That leaves the others their limits.
-  bool TakeForPeak(size_t bytes, size_t divisor = 1);
+  bool TakeForPeak(size_t bytes, size_t divisor = 1,
+                   size_t share = kShareOfLive);
 
   // For the first few blocks of a bin. A few threads may go over the limit with
   // them; of many, each may be idle for ever.
@@ -72,12 +79,12 @@ class CacheBudget {
   static size_t Floor(size_t threads, uint32_t processors);
 
   int64_t used() const { return used_.load(std::memory_order_relaxed); }
-  int64_t limit() const;
+  int64_t limit(size_t share = kShareOfLive) const;
 
  private:
   void CountThreads(int32_t change);
-  int64_t LimitFor(size_t threads) const;
-  int64_t LimitForPeak(size_t divisor);
+  int64_t LimitFor(size_t threads, size_t share) const;
+  int64_t LimitForPeak(size_t divisor, size_t share);
   void ReturnForPeak(int64_t bytes);
   int64_t for_peak() const { return for_peak_.load(std::memory_order_relaxed); }
   bool Take(size_t bytes, int64_t limit) {

@@ -170,6 +170,28 @@ TEST_F(CacheBudgetTest, OfManyThreadsWhatTheyHaveCachedIsNotLive) {
   FreeLarge(some);
 }
 
+// Of a pool that says so.
+TEST_F(CacheBudgetTest, DepotsMayHaveMoreOfWhatIsLive) {
+  std::atomic<int64_t> used{0};
+  CacheBudget budget(used);
+  if (arena.processors() > 4) GTEST_SKIP() << "reads figures of four at most";
+  for (int i = 0; i < 4; ++i) budget.AddSharer();
+  const int64_t floor = budget.limit();
+  EXPECT_EQ(budget.limit(8), floor);
+  void* const some = AllocateLarge(16 * kMiB, 16, nullptr);
+  const int64_t limit = budget.limit();
+  EXPECT_GE(limit, floor + 4 * kMiB);
+  EXPECT_EQ(budget.limit(8) - floor, 2 * (limit - floor));
+  EXPECT_TRUE(budget.TakeForThread(static_cast<size_t>(limit / 4 * 3)));
+  EXPECT_FALSE(budget.TakeForThread(1));
+  EXPECT_TRUE(budget.TakeForDepot(static_cast<size_t>(limit / 4)));
+  EXPECT_FALSE(budget.TakeForDepot(1));
+  EXPECT_FALSE(budget.TakeForDepot(static_cast<size_t>(limit - floor) + 1, 8));
+  EXPECT_TRUE(budget.TakeForPeak(static_cast<size_t>(limit - floor), 1, 8));
+  EXPECT_FALSE(budget.TakeForDepot(1, 8));
+  FreeLarge(some);
+}
+
 TEST_F(CacheBudgetTest, DepotsGetAllOfItThreadsThreeQuarters) {
   std::atomic<int64_t> used{0};
   CacheBudget budget(used);

@@ -285,7 +285,7 @@ void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class) {
   if (magazine == nullptr) {
     const uint32_t wanted = FirstCapacity(size_class);
     const size_t bytes = wanted * ClassSize(size_class);
-    if (!cache_budget.TakeForDepot(bytes)) {
+    if (!TakeForDepot(bytes)) {
       return backend_.Allocate(size_class);
     }
     magazine = cache.GetMagazine(MagazineFamilyFor(wanted));
@@ -314,7 +314,7 @@ void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class) {
 // The way back of such a block.
 void CachedPool::FreeShared(ThreadCache& cache, SizeClass size_class,
                             void* block) {
-  if (!cache_budget.TakeForDepot(ClassSize(size_class))) {
+  if (!TakeForDepot(ClassSize(size_class))) {
     // What waits in depots may be what leaves no room: in the child of a fork,
     // say, which has one thread where the parent had many.
     Drain(size_class, 1);
@@ -421,8 +421,7 @@ void CachedPool::ReturnBlocks(SizeClass size_class, Magazine* magazine) {
 
 void CachedPool::Discard(SizeClass size_class, Magazine* magazine,
                          bool worth_keeping) {
-  if (worth_keeping &&
-      cache_budget.TakeForDepot(BytesOf(size_class, magazine))) {
+  if (worth_keeping && TakeForDepot(BytesOf(size_class, magazine))) {
     depot(size_class).Push(magazine);
     return;
   }

@@ -87,8 +87,12 @@ class CachedPool {
   bool Refill(ThreadCache& cache, SizeClass size_class, Magazine* magazine);
   Magazine* StoreFull(ThreadCache& cache, SizeClass size_class, Magazine* full,
                       uint32_t family);
+  bool TakeForDepot(size_t bytes) {
+    return cache_budget.TakeForDepot(bytes, geometry().depot_share);
+  }
   bool TakeForPeak(size_t bytes) {
-    return cache_budget.TakeForPeak(bytes, geometry().peak_divisor);
+    return cache_budget.TakeForPeak(bytes, geometry().peak_divisor,
+                                    geometry().depot_share);
   }
   void ReturnBlocks(SizeClass size_class, Magazine* magazine);
   void Discard(SizeClass size_class, Magazine* magazine, bool worth_keeping);

@@ -28,6 +28,9 @@ struct PoolGeometry {
   // Its depots may hold what the program is to want back, up to one part in so
   // many of the last peak: CacheBudget::TakeForPeak().
   size_t peak_divisor = 1;
+  // And otherwise all that caches hold may be, for each thread, one part in so
+  // many of what is live: CacheBudget::limit().
+  size_t depot_share = 8;
 
   constexpr bool Contains(SizeClass size_class) const {
     const SizeClass plain = PlainOf(size_class);

@@ -17,6 +17,7 @@ inline constexpr PoolGeometry kGeometry = {
     .index = 2,
     .first_capacity = 2,
     .magazine_bytes = 2 * 1024 * 1024,
+    .depot_share = 16,
 };
 
 // :l25_locked. Every call takes the pool's lock.
