@@ -300,6 +300,36 @@ TEST(OwnerTest, ADepotKeepsWhatThePeakWantsBack) {
   Free(kTwin, back);
 }
 
+constexpr PoolGeometry WithShare(size_t share) {
+  PoolGeometry geometry = kGeometry;
+  geometry.depot_share = share;
+  return geometry;
+}
+
+TEST(OwnerTest, DepotsHoldAsMuchOfWhatIsLiveAsTheirPoolSays) {
+  static constinit LockedPool pool_of_less(WithShare(16));
+  static constinit LockedPool pool_of_more(WithShare(8));
+  CachedPool less(pool_of_less);
+  CachedPool more(pool_of_more);
+  const TestOwner owner(12, kTwin);
+  const std::vector<void*> blocks = owner.Allocate(20);
+  for (int i = 0; i < 4; ++i) cache_budget.AddSharer();
+  void* const some = AllocateLarge(16 << 20, 16, nullptr);
+  const auto full =
+      static_cast<size_t>(cache_budget.limit() - cache_budget.used());
+  ASSERT_TRUE(cache_budget.TakeForDepot(full));
+  EXPECT_FALSE(
+      less.StoreOwned(thread_cache, owner.number, kTwin, blocks.data(), 20));
+  EXPECT_TRUE(
+      more.StoreOwned(thread_cache, owner.number, kTwin, blocks.data(), 20));
+  cache_budget.Return(full);
+  FreeLarge(some);
+  for (int i = 0; i < 4; ++i) cache_budget.RemoveSharer();
+  const std::vector<void*> back = LoadAll(more, owner);
+  ASSERT_EQ(back.size(), 20u);
+  Free(kTwin, back);
+}
+
 // A magazine of free blocks that counts as cached, as from a depot.
 Magazine* Magazined(const std::vector<void*>& blocks) {
   const auto count = static_cast<uint16_t>(blocks.size());
