@@ -14,7 +14,8 @@ inline constexpr PoolGeometry kGeometry = {.first_class = 1,
                                            .last_class = kLastTinyClass,
                                            .index = 0,
                                            .first_capacity = 14,
-                                           .magazine_bytes = 4096};
+                                           .magazine_bytes = 4096,
+                                           .depot_share = 16};
 inline constinit LockedPool locked_pool(kGeometry);
 inline constinit CachedPool cached_pool(locked_pool);
 inline constexpr SizeClass kClass = 5;

@@ -11,10 +11,9 @@
 // raise SIGNAL TIMES: allocates, raises the signal, as often as that.
 // busy SECONDS: allocates and frees for that long.
 // fork: allocates, and so does its child.
-// busiest FILE: allocates as fast as it can, and keeps much of it, then
-// nothing; writes a profile, and lines as above. idle: allocates, and does
-// nothing from then on until its stdin ends. threads: prints how many threads
-// it has, and how many its child has.
+// busiest FILE: allocates all it can, keeps much, then nothing; as five.
+// idle: allocates, and does nothing from then on until its stdin ends.
+// threads: prints how many threads it has, and how many its child has.
 
 #include <signal.h>
 #include <sys/wait.h>

@@ -10,7 +10,7 @@ namespace hakmem::heap {
 namespace {
 
 // In milliseconds: how long a window is for a thread whose bins serve all that
-// it allocates. Waking up for it takes some 10 us.
+// it allocates.
 constexpr int64_t kWindow = 4;
 
 void Run(OwnThread& self) {
