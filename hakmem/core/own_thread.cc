@@ -22,6 +22,11 @@ constexpr size_t kStackBytes = 256 << 10;
 void* OwnThread::Enter(void* self) {
   pthread_setname_np(pthread_self(), "hakmem");
   auto* const thread = static_cast<OwnThread*>(self);
+  // It may get here first, and until the other is through no state says that it
+  // is running, so that it could wait for nothing.
+  while (thread->state_.load(std::memory_order_acquire) == State::kStarting) {
+    thread->Wait(State::kStarting, -1);
+  }
   thread->body_(*thread);
   return nullptr;
 }
@@ -55,6 +60,7 @@ int OwnThread::Start() {
   const int error = Create();
   state_.store(error == 0 ? State::kRunning : State::kStopped,
                std::memory_order_release);
+  if (error == 0) WakeWaiting();
   return error;
 }
 
@@ -69,7 +75,7 @@ void OwnThread::Stop() {
     }
   }
   const ErrnoKeeper keeper;
-  syscall(SYS_futex, &state_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+  WakeWaiting();
   pthread_join(thread_, nullptr);
   state_.store(State::kStopped, std::memory_order_release);
 }
@@ -99,6 +105,10 @@ void OwnThread::WakeSleeper() {
   State now = State::kAsleep;
   if (!state_.compare_exchange_strong(now, State::kRunning)) return;
   const ErrnoKeeper keeper;
+  WakeWaiting();
+}
+
+void OwnThread::WakeWaiting() {
   syscall(SYS_futex, &state_, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 

@@ -76,6 +76,7 @@ class OwnThread {
   int Create();
   void Wait(State state, int64_t milliseconds);
   void WakeSleeper();
+  void WakeWaiting();
 
   const Body body_;
   // The futex that the thread waits on. A word and no lock: pthread_create()

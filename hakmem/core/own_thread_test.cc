@@ -41,6 +41,24 @@ TEST(OwnThreadTest, ThreadStartsAndStopsAsOftenAsItIsTold) {
   }
 }
 
+// Also while Start() has yet to return. A thread that is there before that, and
+// does not wait for it, takes thousands of naps of no length.
+TEST(OwnThreadTest, ThreadWaitsWhenItIsTo) {
+  runs = 0;
+  OwnThread thread([](OwnThread& self) {
+    while (self.IsToRun()) {
+      ++runs;
+      self.Nap(kVeryLong);
+    }
+  });
+  for (int i = 1; i <= 500; ++i) {
+    ASSERT_EQ(thread.Start(), 0);
+    while (runs < i) std::this_thread::yield();
+    thread.Stop();
+    ASSERT_EQ(runs, i);
+  }
+}
+
 TEST(OwnThreadTest, ManyThreadsMayStartAndStopIt) {
   OwnThread thread([](OwnThread& self) {
     while (self.IsToRun()) self.Sleep(-1, [] { return false; });
