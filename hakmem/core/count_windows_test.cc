@@ -82,7 +82,7 @@ double WeightOf(uint64_t sampled_at, SizeClass size_class) {
 // and whose windows end when they may.
 TEST(CountWindowsTest, FiguresAreUnbiased) {
   constexpr uint64_t kInterval = 1 << 19;
-  constexpr SizeClass kClasses[] = {2, kLastTinyClass};
+  constexpr SizeClass kClasses[] = {2, kLastL2Class - 8};
   constexpr int kPrograms = 400;
   constexpr int kPhases = 40;
   double sum[2] = {};
@@ -133,22 +133,24 @@ TEST(CountWindowsTest, FiguresAreUnbiased) {
   }
 }
 
-// Classes above 1 KiB, and what is larger, always count.
+// Of blocks above 32 KiB there are few, each is much, and they always count.
 TEST(CountWindowsTest, LargerBlocksCountAlways) {
-  BusyRates rates;
-  Sampler sampler;
-  sampler.Start(4096, &rates, 3, true);
-  ASSERT_TRUE(sampler.divides());
-  constexpr SizeClass kClass = SizeToClass(2048);
-  int samples = 0;
-  for (int i = 0; i < 1000; ++i) {
-    sampler.NextWindow(true);
-    if (sampler.PassBlock(kClass)) continue;
-    ++samples;
-    EXPECT_EQ(ShareShiftOf(sampler.TakeBlock(kClass)), 0);
+  for (const SizeClass c : {kLastL2Class + 4, kNoClass}) {
+    BusyRates rates;
+    Sampler sampler;
+    sampler.Start(128 << 10, &rates, 3, true);
+    ASSERT_TRUE(sampler.divides());
+    int samples = 0;
+    for (int i = 0; i < 1000; ++i) {
+      sampler.NextWindow(true);
+      const uint64_t taken = sampler.Take(c, 64 << 10);
+      if (taken == 0) continue;
+      ++samples;
+      EXPECT_EQ(ShareShiftOf(taken), 0);
+    }
+    EXPECT_GT(samples, 300);
+    EXPECT_LT(samples, 500);
   }
-  EXPECT_GT(samples, 300);
-  EXPECT_LT(samples, 500);
 }
 
 TEST(CountWindowsTest, AllCountsAgainWhereNobodyEndsWindows) {
@@ -189,8 +191,10 @@ class WindowsOfThreadTest : public testing::Test {
     thread_cache.sampler().Start(1 << 19, nullptr, 1);
     thread_cache.SetMark(ThreadCache::kNotMarked);
     EXPECT_EQ(thread_cache.SmallBin(16), kClass);
+    EXPECT_EQ(thread_cache.l2_way(), L2Way::kPlain);
   }
 
+  using L2Way = ThreadCache::L2Way;
   static constexpr SizeClass kClass = SizeToClass(16);
 
   BusyRates rates_;
@@ -208,6 +212,8 @@ TEST_F(WindowsOfThreadTest, ThePlainTableStandsForAWindowThatDoesNotCount) {
       EXPECT_FALSE(thread_cache.WindowHasEnded(16));
       const bool counts = thread_cache.sampler().counts();
       counted += counts ? 1 : 0;
+      EXPECT_EQ(thread_cache.l2_way(),
+                counts ? L2Way::kCounted : L2Way::kPlain);
       for (const size_t size : {size_t{0}, size_t{16}, kMaxTinySize}) {
         const SizeClass plain = SmallSizeToClass(size);
         EXPECT_EQ(thread_cache.SmallBin(size),
@@ -217,6 +223,7 @@ TEST_F(WindowsOfThreadTest, ThePlainTableStandsForAWindowThatDoesNotCount) {
       EXPECT_EQ(ThreadCache::EndWindows(), 1u);
       EXPECT_FALSE(ThreadCache::HasOpenWindows());
       EXPECT_EQ(ThreadCache::EndWindows(), 0u);
+      EXPECT_EQ(thread_cache.l2_way(), L2Way::kMarked);
       for (const size_t size : {size_t{0}, size_t{16}, kMaxTinySize}) {
         EXPECT_TRUE(thread_cache.WindowHasEnded(size));
       }
@@ -226,17 +233,37 @@ TEST_F(WindowsOfThreadTest, ThePlainTableStandsForAWindowThatDoesNotCount) {
   End();
 }
 
+// That is what the bins may have been filled with: a mebibyte.
 TEST_F(WindowsOfThreadTest, EndsAfterSoManyMisses) {
+  constexpr SizeClass kTiny = kLastTinyClass;
+  constexpr SizeClass kL2 = kLastL2Class;
   ThreadCache::SetWindowThread(&thread_);
   Begin();
   thread_cache.NextWindow();
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 15; ++j) EXPECT_FALSE(thread_cache.CountMiss());
-    EXPECT_TRUE(thread_cache.CountMiss());
+  ASSERT_EQ(thread_cache.bin(kTiny).capacity, 0);
+  ASSERT_EQ(thread_cache.bin(kL2).capacity, 0);
+  const auto expect_misses = [](SizeClass size_class, int misses) {
+    for (int i = 1; i < misses; ++i) {
+      ASSERT_FALSE(thread_cache.CountMiss(size_class));
+    }
+    EXPECT_TRUE(thread_cache.CountMiss(size_class));
     thread_cache.NextWindow();
+  };
+  for (int i = 0; i < 3; ++i) {
+    expect_misses(kTiny, 1024);
+    expect_misses(kL2, 32);
+    thread_cache.bin(kTiny).capacity = 64;
+    expect_misses(kTiny, 16);
+    thread_cache.bin(kTiny).capacity = 0;
   }
+  // Neither what always counts nor what belongs to a site has to do with it.
+  for (int i = 0; i < 2000; ++i) {
+    ASSERT_FALSE(thread_cache.CountMiss(kL2 + 1));
+  }
+  thread_cache.SetMark(5);
+  for (int i = 0; i < 2000; ++i) ASSERT_FALSE(thread_cache.CountMiss(kTiny));
   End();
-  for (int j = 0; j < 40; ++j) EXPECT_FALSE(thread_cache.CountMiss());
+  for (int i = 0; i < 2000; ++i) ASSERT_FALSE(thread_cache.CountMiss(kTiny));
 }
 
 // What a scope has left belongs to the next window.
@@ -246,8 +273,10 @@ TEST_F(WindowsOfThreadTest, EndsWithAMarkOfAnotherKind) {
   thread_cache.NextWindow();
   thread_cache.SetMark(5);
   EXPECT_EQ(thread_cache.SmallBin(16), kNoClass);
+  EXPECT_EQ(thread_cache.l2_way(), L2Way::kMarked);
   thread_cache.SetMark(ThreadCache::kBySample);
   EXPECT_TRUE(thread_cache.WindowHasEnded(16));
+  EXPECT_EQ(thread_cache.l2_way(), L2Way::kMarked);
   thread_cache.NextWindow();
   EXPECT_FALSE(thread_cache.WindowHasEnded(16));
   End();

@@ -38,7 +38,7 @@ constexpr uint32_t kClockStep = 4;
 // Blocks a millisecond. To count one takes half a nanosecond or so: all of 5000
 // are a quarter of a percent.
 constexpr uint64_t kBusy = 5000;
-constexpr uint32_t kBusyWindow = 16;  // milliseconds
+constexpr uint32_t kBusyWindow = 8;  // milliseconds
 
 int Steps(uint32_t quotient) {
   return std::clamp(static_cast<int>(std::bit_width(quotient)) - 1, 1,
@@ -90,16 +90,16 @@ void SampleRates::Count(uint32_t index) {
 // Threads that come here at once may count some of theirs for the time before
 // or after.
 void SampleRates::CountBlocks(uint64_t blocks) {
+  blocks_.fetch_add(blocks, std::memory_order_relaxed);
   const auto now = static_cast<uint32_t>(clock_());
-  const uint64_t sum =
-      blocks_.fetch_add(blocks, std::memory_order_relaxed) + blocks;
-  if (sum == blocks) {
-    blocks_since_.store(now, std::memory_order_relaxed);
+  uint32_t since = blocks_since_.load(std::memory_order_relaxed);
+  const uint32_t elapsed = now - since;
+  if (elapsed < kBusyWindow) return;
+  if (!blocks_since_.compare_exchange_strong(since, now,
+                                             std::memory_order_relaxed)) {
     return;
   }
-  const uint32_t elapsed = now - blocks_since_.load(std::memory_order_relaxed);
-  if (elapsed < kBusyWindow) return;
-  blocks_.store(0, std::memory_order_relaxed);
+  const uint64_t sum = blocks_.exchange(0, std::memory_order_relaxed);
   is_busy_.store(sum / elapsed >= (is_busy() ? kBusy / 2 : kBusy),
                  std::memory_order_relaxed);
 }

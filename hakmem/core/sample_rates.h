@@ -41,11 +41,11 @@ class SampleRates {
   // Counts a sample of a rate, and adapts it.
   void Count(uint32_t rate);
 
-  // Counts blocks to 1 KiB, as many as a sample of them stands for.
+  // Counts blocks to 32 KiB, as many as a sample of them stands for.
   void CountBlocks(uint64_t blocks);
 
   // Whether all threads together allocate so many of these that to count each
-  // of them is felt. Not before the first 16 milliseconds are over.
+  // of them is felt. Not before the first 8 milliseconds are over.
   bool is_busy() const { return is_busy_.load(std::memory_order_relaxed); }
 
  private:
@@ -66,7 +66,7 @@ class SampleRates {
   // When 128 of all began, and whether those before them were many a second.
   std::atomic<uint32_t> all_since_{0};
   std::atomic<bool> many_{false};
-  // The blocks since then, and whether before that there were many.
+  // The blocks since some time, and whether before that there were many.
   std::atomic<uint64_t> blocks_{0};
   std::atomic<uint32_t> blocks_since_{0};
   std::atomic<bool> is_busy_{false};

@@ -166,9 +166,11 @@ void Allocate(SampleRates* rates, double milliseconds,
 TEST(SampleRatesTest, IsBusyWhileThereAreVeryManyBlocks) {
   SampleRates rates(&Clock);
   EXPECT_FALSE(rates.is_busy());
-  Allocate(&rates, 12, 100000);
+  // What was before the first block is no time of its own.
+  now_milliseconds += 10000;
+  Allocate(&rates, 6, 100000);
   EXPECT_FALSE(rates.is_busy());
-  Allocate(&rates, 12, 100000);
+  Allocate(&rates, 8, 100000);
   EXPECT_TRUE(rates.is_busy());
   // Half as many have to be left, lest it change all the time.
   Allocate(&rates, 100, 3500);

@@ -21,7 +21,9 @@ double Logarithm(double x) {
   const double z = (m - 1) / (m + 1);
   const double square = z * z;
   double sum = 0;
-  for (int i = 11; i >= 1; i -= 2) sum = sum * square + 1.0 / i;
+  for (const double term : {1. / 11, 1. / 9, 1. / 7, 1. / 5, 1. / 3, 1.}) {
+    sum = sum * square + term;
+  }
   return power * kLogarithmOf2 + 2 * z * sum;
 }
 
@@ -39,27 +41,47 @@ void Sampler::Start(uint64_t interval, SampleRates* rates, uint64_t seed,
   rates_ = rates;
   windows_.Leave();
   if (may_divide && WantsWindows()) windows_.Next(Random() >> 32, true);
-  for (uint32_t part = 1; part < kParts; ++part) {
-    Begin(part, part <= kLastCounted ? ClassSize(part) : 1);
-  }
+  Forget(~uint64_t{0});
 }
 
-// Draws the next distance of a part, in units of so many bytes.
-void Sampler::Begin(uint32_t part, uint64_t unit) {
-  if (rates_ != nullptr) doublings_[part] = rates_->doublings(RateOf(part));
+void Sampler::Forget(uint64_t parts) {
+  for (uint64_t left = begun_ & parts; left != 0; left &= left - 1) {
+    until_[IndexOf(static_cast<uint32_t>(std::countr_zero(left)))] = 0;
+  }
+  begun_ &= ~parts;
+}
+
+bool Sampler::PassesFirst(uint32_t part, uint64_t units) {
+  if ((begun_ >> part & 1) != 0) return false;
+  Begin(part);
+  int64_t& until = until_[IndexOf(part)];
+  const auto counted = static_cast<int64_t>(units);
+  // A countdown in blocks ends with the one that is a sample; one in bytes
+  // leaves that to TakeSample().
+  const bool passes = counted <= until;
+  if (passes || part <= kLastCounted) until -= counted;
+  return passes;
+}
+
+// Draws the next distance of a part.
+void Sampler::Begin(uint32_t part) {
+  begun_ |= uint64_t{1} << part;
+  doublings_[part] =
+      rates_ != nullptr ? rates_->doublings(RateOf(part)) : uint8_t{0};
   until_[IndexOf(part)] =
-      static_cast<int64_t>(Draw(interval_ << doublings_[part]) / unit) >>
+      static_cast<int64_t>(Draw(interval_ << doublings_[part]) /
+                           UnitOf(part)) >>
       ShareShift(part);
 }
 
-uint64_t Sampler::TakeSample(uint32_t part, uint64_t unit) {
+uint64_t Sampler::TakeSample(uint32_t part) {
   const uint64_t interval = interval_ << doublings_[part];
   const int share_shift = ShareShift(part);
   if (rates_ != nullptr) {
     rates_->Count(RateOf(part));
-    if (part <= kLastTinyClass) rates_->CountBlocks(interval / unit);
+    if (part <= kLastCounted) rates_->CountBlocks(interval / UnitOf(part));
   }
-  Begin(part, unit);
+  Begin(part);
   return SampledAt(interval >> share_shift, share_shift);
 }
 
@@ -72,10 +94,7 @@ void Sampler::NextWindow(bool may_divide) {
   } else {
     windows_.Leave();
   }
-  if (divides() == divided) return;
-  for (uint32_t part = 1; part <= kLastTinyClass; ++part) {
-    Begin(part, ClassSize(part));
-  }
+  if (divides() != divided) Forget(kCountedParts);
 }
 
 // From xorshift64* (Vigna, ACM TOMS 2016).

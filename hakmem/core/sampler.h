@@ -26,8 +26,11 @@ namespace hakmem {
 // A part may also have an interval of its own, which follows how many samples
 // of its kind all threads take (sample_rates.h): so a program which allocates
 // much of a size, and frees it at once, pays for few of them. And a thread that
-// allocates very many small blocks counts them for a part of its time only
+// allocates very many blocks counts those to 32 KiB for a part of its time only
 // (count_windows.h). Every sample comes with how it was taken.
+//
+// A part's first distance is drawn when it is first wanted: most threads
+// allocate of few sizes.
 //
 // Thread safety: belongs to its thread.
 class Sampler {
@@ -46,27 +49,37 @@ class Sampler {
   // Counts a block of a class, if it counts now; false when it is a sample,
   // which is due until TakeBlock() takes it.
   bool PassBlock(SizeClass size_class) {
-    if (size_class <= kLastTinyClass && !windows_.counts()) return true;
-    return --until_[IndexOf(size_class)] >= 0;
+    if (!windows_.counts() || --until_[IndexOf(size_class)] >= 0) return true;
+    return !IsDue(size_class);
   }
-  bool IsDue(SizeClass size_class) const {
-    return until_[IndexOf(size_class)] < 0;
+  bool IsDue(SizeClass size_class) {
+    return until_[IndexOf(size_class)] < 0 && !PassesFirst(size_class, 1);
   }
 
-  // PassBlock() for the class to kMaxTinySize whose door `bin` is; false where
-  // it is no door.
+  // PassBlock() for the class to kMaxTinySize whose door `bin` is, while blocks
+  // count; false also where it is no door, and where IsDue() has yet to say
+  // whether the block is a sample.
   bool PassByDoor(size_t bin) { return --until_[bin] >= 0; }
 
-  // PassBlock() for a class of L2.
+  // The same for a class of L2.
   bool PassL2Block(SizeClass size_class) { return --until_[size_class] >= 0; }
 
-  // Returns how the sample is taken: SampledAt().
-  uint64_t TakeBlock(SizeClass size_class) {
-    return TakeSample(size_class, ClassSize(size_class));
+  // Passes() for a class of L25, but that it may be false where Take() would
+  // say that the block is no sample.
+  bool PassL25Block(SizeClass size_class) {
+    int64_t& until = until_[kL25Part];
+    const auto bytes = static_cast<int64_t>(ClassSize(size_class));
+    if (bytes > until) [[unlikely]]
+      return false;
+    until -= bytes;
+    return true;
   }
 
-  // Whether the blocks of classes to kMaxTinySize count in windows, and whether
-  // in this one. While they do not, there is nothing to be counted by doors.
+  // Returns how the sample is taken: SampledAt().
+  uint64_t TakeBlock(SizeClass size_class) { return TakeSample(size_class); }
+
+  // Whether the blocks of counted classes count in windows, and whether in this
+  // one. While they do not, there is nothing to be counted by doors.
   bool divides() const { return windows_.divides(); }
   bool counts() const { return windows_.counts(); }
 
@@ -82,15 +95,16 @@ class Sampler {
   // Whether a block of `bytes` bytes of another class, or of none, is a sample:
   // then how it is taken, else 0.
   uint64_t Take(SizeClass size_class, uint64_t bytes) {
-    return Passes(size_class, bytes) ? 0 : TakeSample(PartOf(size_class), 1);
+    return Passes(size_class, bytes) ? 0 : TakeSample(PartOf(size_class));
   }
 
   // The same in two steps: true, and the block counted, when it is none; else
   // nothing is changed, and Take() says that it is one.
   bool Passes(SizeClass size_class, uint64_t bytes) {
-    int64_t& until = until_[IndexOf(PartOf(size_class))];
+    const uint32_t part = PartOf(size_class);
+    int64_t& until = until_[IndexOf(part)];
     if (static_cast<int64_t>(bytes) > until) [[unlikely]]
-      return false;
+      return PassesFirst(part, bytes);
     until -= static_cast<int64_t>(bytes);
     return true;
   }
@@ -110,6 +124,9 @@ class Sampler {
   }
   static constexpr uint32_t kCountdowns = kLastTinyClass + kDoorDistance + 1;
   static_assert(kParts <= 1 + kDoorDistance);
+  static constexpr uint64_t kCountedParts =
+      (uint64_t{1} << (kLastCounted + 1)) - 1;
+  static_assert(kParts <= 64);
 
   static constexpr uint32_t RateOf(uint32_t part) {
     return SampleRates::RateOf(part == kLargePart ? kNoClass : part);
@@ -120,17 +137,28 @@ class Sampler {
 
   // What of a part's blocks is counted.
   int ShareShift(uint32_t part) const {
-    return part <= kLastTinyClass ? windows_.share_shift() : 0;
+    return part <= kLastCounted ? windows_.share_shift() : 0;
   }
 
-  uint64_t TakeSample(uint32_t part, uint64_t unit);
-  void Begin(uint32_t part, uint64_t unit);
+  // In bytes: what a part's countdown counts.
+  static constexpr uint64_t UnitOf(uint32_t part) {
+    return part <= kLastCounted ? ClassSize(part) : 1;
+  }
+
+  // Where a countdown has run out: false if it was drawn. Else draws it, and
+  // counts so many units; false again where they are a sample.
+  bool PassesFirst(uint32_t part, uint64_t units);
+  // Parts, as bits, are as if they had never been wanted.
+  void Forget(uint64_t parts);
+  uint64_t TakeSample(uint32_t part);
+  void Begin(uint32_t part);
   uint64_t Draw(uint64_t interval);
   uint64_t Random();
 
   uint64_t random_ = 0;
   uint64_t interval_ = 0;
   SampleRates* rates_ = nullptr;  // none: it does not adapt
+  uint64_t begun_ = 0;  // the parts whose countdown was drawn, as bits
   // Blocks of counted classes, bytes of the others. Where there is none it goes
   // down from 0 with every call, for as long as 64 bits are.
   std::array<int64_t, kCountdowns> until_{};

@@ -257,6 +257,7 @@ bool ThreadCache::Activate() {
   view_ = arena.view();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   HelgrindIgnore(&small_table_, sizeof(small_table_));
+  HelgrindIgnore(&l2_way_, sizeof(l2_way_));
   HelgrindIgnore(&in_window_, sizeof(in_window_));
   registry.Add(this);
   if (ParkedBins* const parked = registry.Unpark(this)) {
@@ -447,9 +448,16 @@ void ThreadCache::ForEachSiteCache(void (*fn)(void*, const SiteCache&),
 void ThreadCache::NextWindow() {
   OwnThread* const thread = window_thread_.load(std::memory_order_acquire);
   sampler_.NextWindow(thread != nullptr);
-  misses_ = 0;
-  UseTable(sampler_.counts() ? size_class_internal::kSmallDoorTable
-                             : size_class_internal::kSmallTable);
+  missed_bytes_ = 0;
+  const L2Way way = sampler_.counts() ? L2Way::kCounted : L2Way::kPlain;
+  // Six of eight windows go on as the last one did, unless it was ended. Where
+  // it is being ended, so is this one: nothing is written over that.
+  if (way == way_ && sampler_.divides() &&
+      in_window_.load(std::memory_order_relaxed) && !WindowHasEnded(0) &&
+      l2_way() == way) {
+    return;
+  }
+  SetWay(way);
   if (!sampler_.divides()) {
     in_window_.store(false, std::memory_order_relaxed);
     return;
@@ -466,6 +474,7 @@ bool ThreadCache::EndWindow() {
   bool open = true;
   if (!in_window_.compare_exchange_strong(open, false)) return false;
   for (size_t i = 0; i < small_table_.size(); ++i) StoreEntry(i, kNoClass);
+  StoreL2Way(L2Way::kMarked);
   return true;
 }
 

@@ -135,6 +135,18 @@ class ThreadCache {
 #endif
   }
 
+  // The same for the sizes of L2, whose classes have no table of this thread's:
+  // their blocks are found in their bins, or there once they are counted, or
+  // the slow path is to see all of them.
+  enum class L2Way : uint8_t { kPlain, kCounted, kMarked };
+  L2Way l2_way() const {
+#ifdef ABSL_HAVE_THREAD_SANITIZER
+    return static_cast<L2Way>(__atomic_load_n(&l2_way_, __ATOMIC_RELAXED));
+#else
+    return static_cast<L2Way>(l2_way_);
+#endif
+  }
+
   // The fast path: a block of a class, or null when the slow path has to be
   // taken.
   void* Pop(size_t size_class) {
@@ -275,7 +287,7 @@ class ThreadCache {
   // its caller's, or some of them their stack's. While all belong to any, the
   // size table leads to class 0, so that Pop() fails and the slow path sees
   // them all; while some do, it leads to doors, which Pop() finds empty as
-  // well, and from there PopCounted() goes on.
+  // well, and from there PopCounted() goes on. l2_way() goes with it.
   static constexpr uint32_t kByCaller = kNoSite + 1;
   static constexpr uint32_t kBySample = kNoSite + 2;
   static constexpr uint32_t kNotMarked = kNoSite + 3;
@@ -283,13 +295,14 @@ class ThreadCache {
   uint32_t mark() const { return mark_; }
   void SetMark(uint32_t mark) {
     // A thread that counts in windows begins the next one.
-    const size_class_internal::SmallTable& table =
+    const L2Way way =
         mark <= kByCaller || (mark == kBySample && sampler_.divides())
-            ? size_class_internal::kEmptySmallTable
-        : mark == kBySample ? size_class_internal::kSmallDoorTable
-                            : size_class_internal::kSmallTable;
+            ? L2Way::kMarked
+        : mark == kBySample ? L2Way::kCounted
+                            : L2Way::kPlain;
     // Where this thread takes samples, others may have written there since.
-    if (table_ != &table || mark_ == kBySample) UseTable(table);
+    if (way_ != way || mark_ == kBySample || mark_ == kMarkNotKnown)
+      SetWay(way);
     mark_ = mark;
   }
 
@@ -297,11 +310,18 @@ class ThreadCache {
   // (count_windows.h) has been ended by another, or by a mark of another kind.
   bool WindowHasEnded(size_t size) const { return SmallBin(size) == kNoClass; }
 
-  // Counts a call that the bins could not serve; true when that ends the window
-  // too.
-  bool CountMiss() {
-    constexpr uint8_t kMisses = 16;
-    return sampler_.divides() && ++misses_ >= kMisses;
+  // Counts an allocation of a class that the bin could not serve, as the bytes
+  // that it may get now; true when that ends the window too. To be asked
+  // wherever one is not for a site. A window in which what is in use grows has
+  // to be short beside all of that growth.
+  bool CountMiss(SizeClass size_class) {
+    constexpr uint32_t kBytes = 1 << 20;
+    if (mark_ != kBySample || !sampler_.divides()) [[likely]]
+      return false;
+    if (size_class > Sampler::kLastCounted) return false;
+    const uint32_t blocks = std::max<uint32_t>(bins_[size_class].capacity, 1);
+    missed_bytes_ += blocks * static_cast<uint32_t>(ClassSize(size_class));
+    return missed_bytes_ >= kBytes;
   }
 
   // Begins the next window, or the first one.
@@ -494,13 +514,21 @@ class ThreadCache {
     return true;
   }
 
-  void UseTable(const size_class_internal::SmallTable& table) {
+  void SetWay(L2Way way) {
+    const size_class_internal::SmallTable& table =
+        way == L2Way::kPlain     ? size_class_internal::kSmallTable
+        : way == L2Way::kCounted ? size_class_internal::kSmallDoorTable
+                                 : size_class_internal::kEmptySmallTable;
 #ifdef ABSL_HAVE_THREAD_SANITIZER
     for (size_t i = 0; i < table.size(); ++i) StoreEntry(i, table[i]);
 #else
     small_table_ = table;
 #endif
-    table_ = &table;
+    StoreL2Way(way);
+    way_ = way;
+  }
+  void StoreL2Way(L2Way way) {
+    __atomic_store_n(&l2_way_, static_cast<uint8_t>(way), __ATOMIC_RELAXED);
   }
   void StoreEntry(size_t index, uint8_t value) {
     __atomic_store_n(&small_table_[index], value, __ATOMIC_RELAXED);
@@ -522,15 +550,15 @@ class ThreadCache {
   ArenaView view_;
   size_class_internal::SmallTable small_table_ =
       size_class_internal::kSmallTable;
+  uint8_t l2_way_ = static_cast<uint8_t>(L2Way::kMarked);
 
-  // What has been written there last by this thread.
-  const size_class_internal::SmallTable* table_ =
-      &size_class_internal::kSmallTable;
+  // What this thread wrote there and into the table last, if it did.
+  L2Way way_ = L2Way::kMarked;
   uint32_t mark_ = kMarkNotKnown;
   // Whether this thread is in a window that it was not told the end of. It
   // opens windows, others end them.
   std::atomic<bool> in_window_{false};
-  uint8_t misses_ = 0;  // in this window
+  uint32_t missed_bytes_ = 0;  // in this window: see CountMiss()
   Sampler sampler_;
   SiteCache site_cache_;
 

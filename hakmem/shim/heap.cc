@@ -24,10 +24,8 @@ namespace hakmem::heap {
 
 namespace {
 
-// A block of a class whose bin is empty, or null.
-void* AllocateMissed(SizeClass size_class) {
-  void* const block = thread_cache.SwapAndPop(size_class);
-  if (block != nullptr) return block;
+// A block of a class of which the thread has none in its bin, or null.
+void* AllocateFromPool(SizeClass size_class) {
   const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass)
@@ -39,8 +37,9 @@ void* AllocateMissed(SizeClass size_class) {
 }  // namespace
 
 void* AllocateFromClass(SizeClass size_class) {
-  void* const block = thread_cache.Pop(size_class);
-  return block != nullptr ? block : AllocateMissed(size_class);
+  void* block = thread_cache.Pop(size_class);
+  if (block == nullptr) block = thread_cache.SwapAndPop(size_class);
+  return block != nullptr ? block : AllocateFromPool(size_class);
 }
 
 LockedPool& BackendOf(SizeClass size_class) {
@@ -119,11 +118,14 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
   return size <= old_size && size >= old_size / 2;
 }
 
-// For a class whose bin is empty. Out of line, so that who finds a block in the
-// bin has no stack frame.
+// For a class whose bin is empty, and no site. Out of line, so that who finds a
+// block in the bin has no stack frame.
 [[gnu::noinline]] void* AllocateMissedOrLast(SizeClass size_class, size_t size,
                                              size_t alignment) {
-  void* block = AllocateMissed(size_class);
+  void* block = thread_cache.SwapAndPop(size_class);
+  if (block != nullptr) return block;
+  if (thread_cache.CountMiss(size_class)) thread_cache.NextWindow();
+  block = AllocateFromPool(size_class);
   if (block != nullptr) [[likely]]
     return block;
   block = AllocateLast(size_class, size, alignment, nullptr, kNoTag);
@@ -146,26 +148,18 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
 
 bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
-// AllocateMarked() of more than kMaxTinySize bytes: short for the blocks of L25
-// that are no samples, where a thread takes them.
+// AllocateMarked() of more than kMaxTinySize bytes.
 [[gnu::noinline]] void* AllocateMarkedMediumSlow(size_t size,
                                                  const void* caller) {
-  if (size > kMaxPooledSize) return AllocateMarked(size, 1, caller);
-  const SizeClass size_class = MediumSizeToClass(size);
-  if (thread_cache.mark() == ThreadCache::kBySample) {
-    if (thread_cache.sampler().Passes(size_class, ClassSize(size_class))) {
-      void* const block = thread_cache.Pop(size_class);
-      if (block != nullptr) [[likely]]
-        return block;
-      return AllocateMissedOrLast(size_class, size, 16);
-    }
-  } else if (void* const block = AllocateMarkedPooled(size_class, caller)) {
-    return block;
+  if (size <= kMaxPooledSize && thread_cache.mark() != ThreadCache::kBySample) {
+    const SizeClass size_class = MediumSizeToClass(size);
+    void* const block = AllocateMarkedPooled(size_class, caller);
+    if (block != nullptr) return block;
   }
   return AllocateMarked(size, 1, caller);
 }
 
-// The same, and short too for what a thread that counts by callers has most of,
+// The same, and short for what a thread that counts by callers has most of,
 // blocks of busy ones. By itself, so that it has no stack frame.
 [[gnu::noinline]] void* AllocateMarkedMedium(size_t size, const void* caller) {
   if (thread_cache.mark() == ThreadCache::kByCaller && size <= kMaxL2Size) {
@@ -176,24 +170,33 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
   return AllocateMarkedMediumSlow(size, caller);
 }
 
-// A block of a class of L2 that the thread's sampler has just counted.
-[[gnu::noinline]] void* AllocateCountedL2(SizeClass size_class, size_t size,
-                                          const void* caller) {
-  Sampler& sampler = thread_cache.sampler();
-  if (!sampler.IsDue(size_class)) {
-    return AllocateMissedOrLast(size_class, size, 16);
+// AllocateMarked() of more than kMaxL2Size bytes, and short for what a thread
+// that takes samples has most of.
+[[gnu::noinline]] void* AllocateMarkedL25(size_t size, const void* caller) {
+  if (thread_cache.mark() == ThreadCache::kBySample && size <= kMaxPooledSize) {
+    const SizeClass size_class = MediumSizeToClass(size);
+    if (thread_cache.sampler().PassL25Block(size_class)) [[likely]] {
+      void* const block = thread_cache.Pop(size_class);
+      if (block != nullptr) [[likely]]
+        return block;
+      return AllocateMissedOrLast(size_class, size, 16);
+    }
   }
-  return AllocateSample(size, caller, sampler.TakeBlock(size_class));
+  return AllocateMarkedMedium(size, caller);
 }
 
 }  // namespace
 
+void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment) {
+  void* const block = thread_cache.Pop(size_class);
+  if (block != nullptr) return block;
+  return AllocateMissedOrLast(size_class, size, alignment);
+}
+
 void* AllocateUntracked(size_t size, size_t alignment) {
   const SizeClass size_class = ClassFor(size, alignment);
   if (size_class != kNoClass) {
-    void* const block = thread_cache.Pop(size_class);
-    if (block != nullptr) return block;
-    return AllocateMissedOrLast(size_class, size, alignment);
+    return AllocateUntrackedOf(size_class, size, alignment);
   }
   void* const block = AllocateLast(kNoClass, size, alignment, nullptr, kNoTag);
   return block != nullptr ? block : OutOfMemory();
@@ -220,15 +223,15 @@ namespace {
   return block != nullptr ? block : AllocateMarked(size, 1, caller);
 }
 
-// L2 has a table, and a thread that takes samples its own way here, of five
-// instructions more than that of one without a mark: larson with 2-32 KiB took
-// 1.05 to 1.1 times as long where both went by ClassByBits() and such a thread
-// by AllocateMarkedMedium(), 1.03 as it is.
+// L2 has a table, and a thread that counts for samples a way of its own here,
+// of five instructions more than that of one without a mark: larson with 2-32
+// KiB took 1.05 to 1.1 times as long where both went by ClassByBits() and such
+// a thread by AllocateMarkedMedium(), 1.03 as it is. L25 counts in eight.
 [[gnu::noinline]] void* AllocateMedium(size_t size, const void* caller) {
   if (size <= kMaxL2Size) [[likely]] {
-    const SizeClass size_class = L2SizeToClass(size);
-    if (IsMarked()) [[unlikely]] {
-      if (thread_cache.mark() != ThreadCache::kBySample) {
+    const size_t size_class = L2SizeToClass(size);
+    if (thread_cache.l2_way() != ThreadCache::L2Way::kPlain) [[unlikely]] {
+      if (thread_cache.l2_way() != ThreadCache::L2Way::kCounted) {
         return AllocateMarkedMedium(size, caller);
       }
       if (thread_cache.sampler().PassL2Block(size_class)) [[likely]] {
@@ -236,7 +239,7 @@ namespace {
         if (block != nullptr) [[likely]]
           return block;
       }
-      return AllocateCountedL2(size_class, size, caller);
+      return AllocateCountedL2(size, caller);
     }
     void* const block = thread_cache.Pop(size_class);
     if (block != nullptr) [[likely]]
@@ -244,7 +247,7 @@ namespace {
     return AllocateMissedOrLast(size_class, size, 16);
   }
   if (IsMarked()) [[unlikely]]
-    return AllocateMarkedMedium(size, caller);
+    return AllocateMarkedL25(size, caller);
   if (size <= kMaxPooledSize) [[likely]] {
     const SizeClass size_class = MediumSizeToClass(size);
     void* const block = thread_cache.Pop(size_class);

@@ -81,6 +81,9 @@ inline void* AllocateFor(size_t size, const void* caller) {
 // The same, whatever site the thread's plain allocations belong to: none.
 void* AllocateUntracked(size_t size, size_t alignment);
 
+// The same of a class that serves such a size and alignment.
+void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment);
+
 // Takes a block back; null is ignored. errno is kept. Ends the program with one
 // line on stderr when `block` is seen to be no live block.
 inline void Free(void* block) {

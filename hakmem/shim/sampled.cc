@@ -31,6 +31,17 @@ uint32_t StackSite(const void* caller, uint64_t sampled_at) {
                           sampled_at);
 }
 
+// Takes the sample that is due of a counted class. Where so many are counted
+// that it pays, a thread begins with windows then.
+uint64_t TakeBlock(SizeClass size_class) {
+  Sampler& sampler = thread_cache.sampler();
+  const uint64_t taken = sampler.TakeBlock(size_class);
+  if (sampler.WantsWindows() && ThreadCache::MayDivide()) {
+    thread_cache.NextWindow();
+  }
+  return taken;
+}
+
 }  // namespace
 
 void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
@@ -48,14 +59,17 @@ void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
     sampler.PassBlock(size_class);
   }
   if (sampler.IsDue(size_class)) {
-    const uint64_t taken = sampler.TakeBlock(size_class);
-    if (sampler.WantsWindows() && ThreadCache::MayDivide()) {
-      thread_cache.NextWindow();
-    }
-    return AllocateSample(size, caller, taken);
+    return AllocateSample(size, caller, TakeBlock(size_class));
   }
-  if (thread_cache.CountMiss()) thread_cache.NextWindow();
-  return AllocateUntracked(size, 1);
+  return AllocateUntrackedOf(size_class, size, 1);
+}
+
+[[gnu::noinline]] void* AllocateCountedL2(size_t size, const void* caller) {
+  const SizeClass size_class = L2SizeToClass(size);
+  if (thread_cache.sampler().IsDue(size_class)) {
+    return AllocateSample(size, caller, TakeBlock(size_class));
+  }
+  return AllocateUntrackedOf(size_class, size, 1);
 }
 
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
@@ -69,9 +83,7 @@ uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
     sampled_at = sampler.Take(size_class, ClassSize(size_class));
   } else {
     if (thread_cache.WindowHasEnded(0)) thread_cache.NextWindow();
-    if (!sampler.PassBlock(size_class)) {
-      sampled_at = sampler.TakeBlock(size_class);
-    }
+    if (!sampler.PassBlock(size_class)) sampled_at = TakeBlock(size_class);
   }
   return sampled_at != 0 ? StackSite(caller, sampled_at) : kNoSite;
 }

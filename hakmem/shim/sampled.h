@@ -17,6 +17,9 @@ namespace hakmem::heap {
 // found, or that is a sample.
 void* AllocateCounted(size_t size, const void* caller);
 
+// A block of L2 of which Sampler::PassL2Block() was false.
+void* AllocateCountedL2(size_t size, const void* caller);
+
 // A block for the site of the calling stack, from `caller` on: a sample that
 // was taken so (sampling.h).
 void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at);
