@@ -11,12 +11,12 @@
 
 namespace hakmem {
 
-// A rate for each class to 1 KiB, one for all to 32 KiB together, one to 1 MiB
-// and one for what is larger, so that what a program keeps of one size is
-// sampled well while it allocates and frees very much of others. A rate is how
-// often the interval has doubled. It doubles while there are more than some 250
-// samples a second of it, or 60 where there are more than 2000 of all, and is
-// halved again where there are less than half of that.
+// A rate for each class to 32 KiB, one for all to 1 MiB together and one for
+// what is larger, so that what a program keeps of one size is sampled well
+// while it allocates and frees very much of others. A rate is how often the
+// interval has doubled. It doubles while there are more than some 250 samples a
+// second of it, or 60 where there are more than 2000 of all, and is halved
+// again where there are less than half of that.
 //
 // The first samples are what a program allocates at its start, and often keeps:
 // no rate changes before there were 512 of all, and none before it had 128
@@ -27,8 +27,7 @@ class SampleRates {
  public:
   // `size_class` is kNoClass for the large sizes.
   static constexpr uint32_t RateOf(SizeClass size_class) {
-    if (size_class <= kLastTinyClass) return size_class;
-    return size_class <= kLastL2Class ? kLastTinyClass + 1 : kLastTinyClass + 2;
+    return size_class <= kLastL2Class ? size_class : kLastL2Class + 1;
   }
 
   // `clock` returns milliseconds.
@@ -61,7 +60,7 @@ class SampleRates {
   bool AreMany(uint32_t all, uint32_t now);
 
   int64_t (*const clock_)();
-  std::array<Rate, kLastTinyClass + 3> rates_;
+  std::array<Rate, kLastL2Class + 2> rates_;
   std::atomic<uint32_t> all_{0};
   // When 128 of all began, and whether those before them were many a second.
   std::atomic<uint32_t> all_since_{0};

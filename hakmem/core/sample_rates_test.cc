@@ -67,17 +67,19 @@ std::vector<uint32_t> TinyRates() {
   return rates;
 }
 
-TEST(SampleRatesTest, ClassesOfL2ShareOne) {
+TEST(SampleRatesTest, ClassesOfL25ShareOne) {
   EXPECT_NE(SampleRates::RateOf(1), SampleRates::RateOf(2));
   EXPECT_NE(SampleRates::RateOf(kLastTinyClass),
             SampleRates::RateOf(kLastTinyClass + 1));
-  EXPECT_EQ(SampleRates::RateOf(kLastTinyClass + 1),
+  EXPECT_NE(SampleRates::RateOf(kLastTinyClass + 1),
             SampleRates::RateOf(kLastL2Class));
   EXPECT_NE(SampleRates::RateOf(kLastL2Class),
             SampleRates::RateOf(kLastL2Class + 1));
   EXPECT_EQ(SampleRates::RateOf(kLastL2Class + 1),
             SampleRates::RateOf(kLastL25Class));
-  EXPECT_NE(SampleRates::RateOf(kNoClass), SampleRates::RateOf(1));
+  for (SizeClass c = 1; c < kNumClasses; ++c) {
+    EXPECT_NE(SampleRates::RateOf(kNoClass), SampleRates::RateOf(c));
+  }
 }
 
 TEST(SampleRatesTest, LeavesWhatIsNotTooMuch) {

@@ -109,9 +109,10 @@ class SampledTest(ProfileCase):
   # It counts for a part of the time only. What it keeps makes the heap look at
   # that often; where nothing changes, only the clock does, and who is told so
   # by nobody has counted all of it, as eight times as much, or nothing.
-  def check_busiest(self, **env):
+  def check_busiest(self, kept_size, again_size, **env):
     path = os.path.join(self.scratch, 'busiest')
-    out = self.run_program('busiest', path, HAKMEM_PROFILE='3600', **env)
+    out = self.run_program('busiest', path, str(kept_size), str(again_size),
+                           HAKMEM_PROFILE='3600', **env)
     kept, again = by_place(out.splitlines(), pprof.read(path))
     # In 30 runs the standard deviations were 0.11 and 0.17.
     for real, estimated in zip(*kept):
@@ -121,10 +122,13 @@ class SampledTest(ProfileCase):
       self.assertLess(estimated, real * 2.5)
 
   def test_a_program_that_does_little_but_allocate(self):
-    self.check_busiest()
+    self.check_busiest(48, 64)
+
+  def test_one_of_larger_blocks(self):
+    self.check_busiest(5000, 3000)
 
   def test_the_same_where_all_is_counted(self):
-    self.check_busiest(HAKMEM_PROFILE_THREAD='0')
+    self.check_busiest(48, 64, HAKMEM_PROFILE_THREAD='0')
 
   def test_stacks_reach_main_and_below(self):
     path = os.path.join(self.scratch, 'exact')

@@ -11,7 +11,8 @@
 // raise SIGNAL TIMES: allocates, raises the signal, as often as that.
 // busy SECONDS: allocates and frees for that long.
 // fork: allocates, and so does its child.
-// busiest FILE: allocates all it can, keeps much, then nothing; as five.
+// busiest FILE KEPT AGAIN: allocates all it can, keeps much, then nothing,
+//    blocks of these sizes; as five.
 // idle: allocates, and does nothing from then on until its stdin ends.
 // threads: prints how many threads it has, and how many its child has.
 
@@ -118,26 +119,43 @@ void PrintCounts() {
 }
 
 // These two are counted all at once.
-[[gnu::noinline]] void* AllocateKept() { return Here(malloc(48)); }
-[[gnu::noinline]] void* AllocateAgain() { return Here(malloc(64)); }
+[[gnu::noinline]] void* AllocateKept(size_t size) { return Here(malloc(size)); }
+[[gnu::noinline]] void* AllocateAgain(size_t size) {
+  return Here(malloc(size));
+}
+
+uint64_t UsableSize(size_t size) {
+  void* const block = malloc(size);
+  const uint64_t usable = hak_usable_size(block);
+  free(block);
+  return usable;
+}
 
 // The second phase of such a program allocates only what it has just freed.
-int Busiest(const char* path) {
-  constexpr uint64_t kKept = 4000000;
-  constexpr uint64_t kAgain = 80000000;
-  std::vector<void*> kept(kKept);
+int Busiest(const char* path, size_t kept_size, size_t again_size) {
+  constexpr uint64_t kKeptBytes = 192000000;
+  constexpr uint64_t kMeanwhile = 40000000;
+  constexpr uint64_t kAgain = 40000000;
+  const uint64_t kept_bytes = UsableSize(kept_size);
+  const uint64_t again_bytes = UsableSize(again_size);
+  std::vector<void*> kept(kKeptBytes / kept_bytes);
+  uint64_t again = 0;
   for (void*& block : kept) {
-    block = AllocateKept();
-    free(AllocateAgain());
+    block = AllocateKept(kept_size);
+    for (uint64_t i = 0; i < kMeanwhile / kept.size(); ++i, ++again) {
+      free(AllocateAgain(again_size));
+    }
   }
-  for (uint64_t i = 0; i < kAgain; ++i) free(AllocateAgain());
+  for (uint64_t i = 0; i < kAgain; ++i, ++again) {
+    free(AllocateAgain(again_size));
+  }
   const int error = hak_profile_write(path);
-  std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-              reinterpret_cast<uintptr_t>(&AllocateKept), kKept, 48 * kKept,
-              kKept, 48 * kKept);
+  std::printf("%" PRIuPTR " %zu %" PRIu64 " %zu %" PRIu64 "\n",
+              reinterpret_cast<uintptr_t>(&AllocateKept), kept.size(),
+              kept_bytes * kept.size(), kept.size(), kept_bytes * kept.size());
   std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " 0 0\n",
-              reinterpret_cast<uintptr_t>(&AllocateAgain), kKept + kAgain,
-              64 * (kKept + kAgain));
+              reinterpret_cast<uintptr_t>(&AllocateAgain), again,
+              again_bytes * again);
   for (void* const block : kept) free(block);
   return error;
 }
@@ -248,7 +266,8 @@ int main(int argc, char** argv) {
     std::printf("%d\n", getpid());
     if (child != 0) waitpid(child, nullptr, 0);
   } else if (std::strcmp(mode, "busiest") == 0) {
-    return Busiest(argv[2]);
+    return Busiest(argv[2], static_cast<size_t>(std::atoi(argv[3])),
+                   static_cast<size_t>(std::atoi(argv[4])));
   } else if (std::strcmp(mode, "idle") == 0) {
     Allocate();
     while (std::getchar() != EOF) {
