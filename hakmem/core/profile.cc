@@ -325,7 +325,18 @@ double NegativeExponential(double x) {
   return sum;
 }
 
+// False while this process has one: a writer that a fork's child has from its
+// parent is not there.
+bool BecomeWriter() {
+  const int self = getpid();
+  int expected = writer.load(std::memory_order_relaxed);
+  return expected != self && writer.compare_exchange_strong(
+                                 expected, self, std::memory_order_acquire);
+}
+
 }  // namespace
+
+bool StopProfiles() { return BecomeWriter(); }
 
 double SampleProbability(double bytes, double interval) {
   return -NegativeExponential(bytes / interval);
@@ -334,12 +345,7 @@ double SampleProbability(double bytes, double interval) {
 int WriteProfile(const char* path, const Observed& observed,
                  uint64_t interval) {
   const ErrnoKeeper keeper;
-  const int self = getpid();
-  int expected = writer.load(std::memory_order_relaxed);
-  if (expected == self || !writer.compare_exchange_strong(
-                              expected, self, std::memory_order_acquire)) {
-    return EBUSY;
-  }
+  if (!BecomeWriter()) return EBUSY;
   const int error = WriteFile(path, observed, interval);
   writer.store(0, std::memory_order_release);
   return error;

@@ -35,6 +35,11 @@ double SampleProbability(double bytes, double interval);
 // Allocates nothing from the heap, takes no lock, keeps errno.
 int WriteProfile(const char* path, const Observed& observed, uint64_t interval);
 
+// True once this process writes no profile, and then it writes none again:
+// WriteProfile() returns EBUSY. For its end, which would cut short what is
+// under way. Thread safety: as above.
+bool StopProfiles();
+
 }  // namespace hakmem
 
 #endif  // HAKMEM_CORE_PROFILE_H_

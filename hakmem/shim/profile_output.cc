@@ -71,19 +71,23 @@ int TryPath(const char* path) {
   return access(folder, W_OK | X_OK) == 0 ? 0 : errno;
 }
 
-// Waits for another's to be whole, which would end with the process; but not
-// for a thread that a handler on this one has interrupted.
-void WriteAtExit(void*) {
+// Writes the profile of the end, and sees to it that no other is under way
+// then, which would end with the process. Does not wait for ever: a handler on
+// this thread may have interrupted it.
+void AtExit(void*) {
   constexpr int64_t kPatience = 2000;
-  const OutputPath path =
-      PathOf(files.fetch_add(1, std::memory_order_relaxed) + 1);
   const int64_t end = os::CoarseMilliseconds() + kPatience;
-  int error = 0;
-  while ((error = hak_profile_write(path.text())) == EBUSY &&
-         os::CoarseMilliseconds() < end) {
-    sched_yield();
+  if (arena.options().profile == kProfileAtExit) {
+    const OutputPath path =
+        PathOf(files.fetch_add(1, std::memory_order_relaxed) + 1);
+    int error = 0;
+    while ((error = hak_profile_write(path.text())) == EBUSY &&
+           os::CoarseMilliseconds() < end) {
+      sched_yield();
+    }
+    if (error != 0) Report(path.text(), error);
   }
-  if (error != 0) Report(path.text(), error);
+  while (!StopProfiles() && os::CoarseMilliseconds() < end) sched_yield();
 }
 
 void OnSignal(int) {
@@ -119,12 +123,13 @@ void PrepareProfiles() {
     const int error = TryPath(first.text());
     if (error != 0) Report(first.text(), error);
   }
-  if (options.profile == kProfileAtExit) {
-    // Of no library: so it comes after the destructors of all of them.
-    if (__cxa_atexit(&WriteAtExit, nullptr, nullptr) != 0) {
-      Warn("cannot arrange for a profile", "at exit", "there will be none");
-    }
-  } else if (options.profile != kProfileNever) {
+  // Of no library: so it comes after the destructors of all of them.
+  if ((options.profile != kProfileNever || options.profile_signal != 0) &&
+      __cxa_atexit(&AtExit, nullptr, nullptr) != 0) {
+    Warn("cannot arrange for a profile", "at exit",
+         "there will be none, or one that is cut short");
+  }
+  if (options.profile > kProfileAtExit) {
     due.store(os::CoarseMilliseconds() + ProfileMilliseconds(options),
               std::memory_order_relaxed);
   }

@@ -185,6 +185,15 @@ class WrittenTest(ProfileCase):
     self.assertEqual(totals, sorted(totals))
     self.assertGreater(totals[0], 0)
 
+  # The file is there as soon as somebody begins to write it.
+  def test_the_end_of_a_program_cuts_no_file_short(self):
+    for _ in range(3):
+      self.run_program('until', '1', HAKMEM_PROFILE='1',
+                       HAKMEM_PROFILE_FILE='./%n', HAKMEM_SAMPLE_BYTES='1K')
+      (path,) = self.files('*')
+      self.assertGreater(pprof.read(path).total('alloc_space'), 0)
+      os.remove(path)
+
   def test_every_second_while_the_program_does_nothing(self):
     with subprocess.Popen(
         [PROGRAM, 'idle'], stdin=subprocess.PIPE, cwd=self.scratch,

@@ -10,6 +10,7 @@
 // write PATH...: prints what hak_profile_write() returns for each.
 // raise SIGNAL TIMES: allocates, raises the signal, as often as that.
 // busy SECONDS: allocates and frees for that long.
+// until FILE: allocates, and ends as soon as that is there.
 // fork: allocates, and so does its child.
 // busiest FILE KEPT AGAIN: allocates all it can, keeps much, then nothing,
 //    blocks of these sizes; as five.
@@ -259,6 +260,10 @@ int main(int argc, char** argv) {
     const auto end = std::chrono::steady_clock::now() +
                      std::chrono::seconds(std::atoi(argv[2]));
     while (std::chrono::steady_clock::now() < end) Allocate();
+  } else if (std::strcmp(mode, "until") == 0) {
+    Allocate();
+    while (access(argv[2], F_OK) != 0) {
+    }
   } else if (std::strcmp(mode, "fork") == 0) {
     Allocate();
     const pid_t child = fork();
