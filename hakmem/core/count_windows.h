@@ -7,17 +7,17 @@
 
 namespace hakmem {
 
-// To count every small block takes a thread that does little but allocate up to
+// To count every block takes a thread that does little but allocate up to
 // a tenth longer. So in a busy program (SampleRates::is_busy()) each thread
 // counts in one window of eight, drawn anew for each eight, and takes its
 // samples there eight times as close: as many as before of each size, and each
 // block has the same chance of being one.
 //
 // That is unbiased as long as when a window ends does not depend on whether it
-// was counted in. Who owns this sees to it: a window ends after so many calls
-// that the thread's bins could not serve, which is where memory in use grows,
-// and after so many milliseconds, which is what there is in a program that
-// never misses.
+// was counted in. Who owns this sees to it: a window ends when the thread's
+// bins may have been filled with so many bytes, which is where memory in use
+// grows, and after so many milliseconds, which is what there is in a program
+// that never misses.
 //
 // Thread safety: belongs to its thread.
 class CountWindows {

@@ -450,8 +450,10 @@ void ThreadCache::NextWindow() {
   sampler_.NextWindow(thread != nullptr);
   missed_bytes_ = 0;
   const L2Way way = sampler_.counts() ? L2Way::kCounted : L2Way::kPlain;
-  // Six of eight windows go on as the last one did, unless it was ended. Where
-  // it is being ended, so is this one: nothing is written over that.
+  // Six of eight windows go on as the last one did, unless it was ended: also
+  // by somebody who began with that before it was opened, and so left
+  // in_window_. Where it is being ended, so is this one: nothing is written
+  // over that.
   if (way == way_ && sampler_.divides() &&
       in_window_.load(std::memory_order_relaxed) && !WindowHasEnded(0) &&
       l2_way() == way) {

@@ -175,12 +175,8 @@ bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 [[gnu::noinline]] void* AllocateMarkedL25(size_t size, const void* caller) {
   if (thread_cache.mark() == ThreadCache::kBySample && size <= kMaxPooledSize) {
     const SizeClass size_class = MediumSizeToClass(size);
-    if (thread_cache.sampler().PassL25Block(size_class)) [[likely]] {
-      void* const block = thread_cache.Pop(size_class);
-      if (block != nullptr) [[likely]]
-        return block;
-      return AllocateMissedOrLast(size_class, size, 16);
-    }
+    if (thread_cache.sampler().PassL25Block(size_class)) [[likely]]
+      return AllocateUntrackedOf(size_class, size, 16);
   }
   return AllocateMarkedMedium(size, caller);
 }
