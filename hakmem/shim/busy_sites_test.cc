@@ -280,6 +280,8 @@ TEST_P(BusySitesTest, DepotsAreCounted) {
       for (char* const block : blocks) free(block);
       barrier.arrive_and_wait();
     }
+    // A thread that ends moves what it has counted, and is not to meanwhile.
+    barrier.arrive_and_wait();
   });
   // With neither of the threads having anything, this is all that is live.
   hak_release_memory(0);
@@ -303,6 +305,7 @@ TEST_P(BusySitesTest, DepotsAreCounted) {
     EXPECT_LE(now.live_bytes, live + kBlocks * 64 / 4);
     depots = std::max(depots, now.depot_bytes);
   }
+  barrier.arrive_and_wait();
   freeing.join();
   EXPECT_EQ(hak_sites_check(), 0);
   if (stats().pools[0].cached != 0) {
