@@ -148,6 +148,12 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
 
 bool IsMarked() { return thread_cache.mark() != ThreadCache::kNotMarked; }
 
+// Whether this thread's plain allocations belong to sites, or it has not asked
+// yet.
+bool AreForSites() {
+  return IsMarked() && thread_cache.mark() != ThreadCache::kBySample;
+}
+
 // AllocateMarked() of more than kMaxTinySize bytes.
 [[gnu::noinline]] void* AllocateMarkedMediumSlow(size_t size,
                                                  const void* caller) {
@@ -379,9 +385,9 @@ void ExpectBlock(const void* block, SizeClass size_class) {
 }
 
 // For a block of a pool that is counted for nobody, on a thread that counts for
-// nobody, where more is asked for than the block has: what most calls that move
-// a block come to. A small one takes 57 % of the instructions that it takes by
-// ReallocateSlow().
+// no site unless that of a sample, where more is asked for than the block has:
+// what most calls that move a block come to. A small one takes 57 % of the
+// instructions that it takes by ReallocateSlow().
 [[gnu::noinline]] void* ReallocateGrown(void* block, SizeClass size_class,
                                         size_t size, const void* caller) {
   ExpectBlock(block, size_class);
@@ -401,7 +407,7 @@ void* Reallocate(void* block, size_t size, const void* caller, uint32_t site) {
   if (value - 1 < kNumClasses - 1) {
     // A buffer that grows bit by bit mostly has room: no more than this then.
     if (StaysInPlace(value, size)) return block;
-    if (size > ClassSize(value) && !IsMarked()) {
+    if (size > ClassSize(value) && !AreForSites()) {
       return ReallocateGrown(block, value, size, caller);
     }
   } else if (block == nullptr) {
