@@ -65,9 +65,9 @@ int64_t Clock() { return now; }
 class BusyRates : public SampleRates {
  public:
   BusyRates() : SampleRates(&Clock) {
-    CountBlocks(1);
+    CountDue(1, 1);
     now += 20;
-    CountBlocks(1000000);
+    CountDue(1, 1000000);
     EXPECT_TRUE(is_busy());
   }
 };

@@ -1,7 +1,6 @@
 #include "hakmem/core/sample_rates.h"
 
 #include <cstdint>
-#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -11,61 +10,6 @@ namespace {
 // The clock of these tests, which moves in steps as the system's does.
 double now_milliseconds;
 int64_t Clock() { return static_cast<int64_t>(now_milliseconds) / 4 * 4; }
-
-// A program of which samples of each of some rates would be taken so often a
-// second, were no rate to change.
-class Program {
- public:
-  Program(std::vector<uint32_t> indices, double per_second)
-      : per_second_(per_second) {
-    for (const uint32_t index : indices) {
-      rates_.push_back({index, now_milliseconds, 0});
-    }
-  }
-
-  // Lets it run; afterwards samples() are those that were taken meanwhile.
-  void Run(SampleRates* rates, double milliseconds) {
-    for (Rate& rate : rates_) rate.samples = 0;
-    const double end = now_milliseconds + milliseconds;
-    for (;;) {
-      Rate* next = &rates_[0];
-      for (Rate& rate : rates_) {
-        if (rate.due < next->due) next = &rate;
-      }
-      if (next->due >= end) break;
-      now_milliseconds = next->due;
-      rates->Count(next->index);
-      ++next->samples;
-      next->due += 1000 / per_second_ * (1 << rates->doublings(next->index));
-    }
-    now_milliseconds = end;
-  }
-
-  void set_per_second(double per_second) { per_second_ = per_second; }
-
-  int samples(size_t i) const { return rates_[i].samples; }
-  int all_samples() const {
-    int sum = 0;
-    for (const Rate& rate : rates_) sum += rate.samples;
-    return sum;
-  }
-
- private:
-  struct Rate {
-    uint32_t index;
-    double due;
-    int samples;
-  };
-
-  double per_second_;
-  std::vector<Rate> rates_;
-};
-
-std::vector<uint32_t> TinyRates() {
-  std::vector<uint32_t> rates;
-  for (SizeClass c = 1; c <= kLastTinyClass; ++c) rates.push_back(c);
-  return rates;
-}
 
 TEST(SampleRatesTest, ClassesOfL25ShareOne) {
   EXPECT_NE(SampleRates::RateOf(1), SampleRates::RateOf(2));
@@ -82,76 +26,89 @@ TEST(SampleRatesTest, ClassesOfL25ShareOne) {
   }
 }
 
-TEST(SampleRatesTest, LeavesWhatIsNotTooMuch) {
+// In steps that are as short as the clock's, or shorter.
+void CountDue(SampleRates* rates, uint32_t rate, int a_second,
+              double milliseconds) {
+  const double end = now_milliseconds + milliseconds;
+  while (now_milliseconds < end) {
+    rates->CountDue(rate, 0);
+    now_milliseconds += 1000. / a_second;
+  }
+}
+
+TEST(SampleRatesTest, DistancesGrowWhereTooManyAreDueOfAClass) {
   SampleRates rates(&Clock);
-  Program program({5}, 200);
-  program.Run(&rates, 20000);
-  EXPECT_EQ(program.all_samples(), 4000);
+  CountDue(&rates, 5, 1800, 10000);
+  EXPECT_EQ(rates.doublings(5), 0);
+  CountDue(&rates, 6, 2500, 10000);
+  EXPECT_GE(rates.doublings(6), 1);
+  EXPECT_EQ(rates.doublings(5), 0);
 }
 
-TEST(SampleRatesTest, TakesSome250OfOneASecond) {
+TEST(SampleRatesTest, DistancesGrowWhereTooManyAreDueOfAll) {
   SampleRates rates(&Clock);
-  Program program({5}, 100000);
-  program.Run(&rates, 1000);
-  // Those of the start are among them.
-  EXPECT_LT(program.all_samples(), 1200);
-  program.Run(&rates, 1000);
-  EXPECT_LE(program.all_samples(), 250);
-  EXPECT_GE(program.all_samples(), 31);
+  for (int i = 0; i < 32000; ++i) {
+    rates.CountDue(static_cast<uint32_t>(1 + i % 40), 0);
+    now_milliseconds += 1. / 28;
+  }
+  EXPECT_EQ(rates.doublings(1), 0);
+  for (int i = 0; i < 40000; ++i) {
+    rates.CountDue(static_cast<uint32_t>(1 + i % 40), 0);
+    now_milliseconds += 1. / 40;
+  }
+  EXPECT_GE(rates.doublings(1), 1);
 }
 
-TEST(SampleRatesTest, TakesSome2000OfAllASecond) {
+TEST(SampleRatesTest, FirstDistancesAreAsTheyAreToBe) {
   SampleRates rates(&Clock);
-  Program program(TinyRates(), 6000);
-  program.Run(&rates, 100);
-  EXPECT_LT(program.all_samples(), 1500);
-  program.Run(&rates, 4000);
-  program.Run(&rates, 1000);
-  EXPECT_LE(program.all_samples(), 3000);
-  EXPECT_GE(program.all_samples(), 600);
+  for (int i = 0; i < 2047; ++i) rates.CountDue(5, 0);
+  EXPECT_EQ(rates.doublings(5), 0);
+  for (int i = 0; i < 128; ++i) rates.CountDue(5, 0);
+  EXPECT_GE(rates.doublings(5), 1);
 }
 
-// A rate is looked at with every 16th sample.
-void CountMany(SampleRates* rates, uint32_t rate, int samples) {
-  for (int i = 0; i < samples; ++i) rates->Count(rate);
-}
+constexpr uintptr_t kCaller = 0x401136;
+constexpr uintptr_t kOther = 0x401150;
 
-// So many samples change nothing, and those up to the next look do.
-void ExpectFirstChangeAfter(SampleRates* rates, uint32_t rate, int samples) {
-  CountMany(rates, rate, samples);
-  EXPECT_EQ(rates->doublings(rate), 0);
-  CountMany(rates, rate, 16);
-  EXPECT_GE(rates->doublings(rate), 1);
-}
-
-// Also of a size that comes later, where there are not many of all.
-TEST(SampleRatesTest, TakesTheFirstOnesAsOftenAsItIsTo) {
+// While nothing is freed, nothing is too much.
+TEST(SampleRatesTest, ThinsWhatIsFreedAgainAndAgain) {
   SampleRates rates(&Clock);
-  ExpectFirstChangeAfter(&rates, 5, 511);
-  EXPECT_LE(rates.doublings(5), 3);
-  now_milliseconds += 10000;
-  ExpectFirstChangeAfter(&rates, 6, 127);
+  for (int i = 0; i < 4000; ++i) {
+    EXPECT_EQ(rates.Doublings(kCaller, 5), 0);
+    rates.CountDue(5, 0);
+    now_milliseconds += 1;
+  }
+  for (int i = 0; i < 4000; ++i) {
+    rates.CountFreed(kCaller, 5);
+    now_milliseconds += 0.25;
+  }
+  EXPECT_GE(rates.Doublings(kCaller, 5), 3);
+  EXPECT_EQ(rates.Doublings(kCaller, 6), 0);
+  EXPECT_EQ(rates.Doublings(kOther, 5), 0);
+  EXPECT_EQ(rates.doublings(5), 0);
 }
 
-TEST(SampleRatesTest, TakesFewerFirstOnesWhereThereAreManyOfAll) {
+TEST(SampleRatesTest, SamplesOfTheFirstClassAreOfTheSecond) {
   SampleRates rates(&Clock);
-  CountMany(&rates, 5, 512);
-  ExpectFirstChangeAfter(&rates, 6, 31);
+  for (int i = 0; i < 1000; ++i) rates.CountFreed(kCaller, PlainOf(TwinOf(1)));
+  EXPECT_GE(rates.Doublings(kCaller, 1), 3);
+  EXPECT_EQ(rates.Doublings(kCaller, kNoClass), 0);
 }
 
-TEST(SampleRatesTest, TakesMoreAgainWhereThereAreFew) {
+TEST(SampleRatesTest, LeavesThemAgainWhereNoneIsFreed) {
   SampleRates rates(&Clock);
-  Program program({9}, 100000);
-  program.Run(&rates, 2000);
-  EXPECT_GE(rates.doublings(9), 8);
-  program.set_per_second(1000);
-  program.Run(&rates, 20000);
-  program.Run(&rates, 1000);
-  EXPECT_LE(program.all_samples(), 250);
-  EXPECT_GE(program.all_samples(), 31);
-  program.set_per_second(25);
-  program.Run(&rates, 30000);
-  EXPECT_EQ(rates.doublings(9), 0);
+  for (int i = 0; i < 1000; ++i) rates.CountFreed(kCaller, 5);
+  const int doublings = rates.Doublings(kCaller, 5);
+  ASSERT_GE(doublings, 3);
+  now_milliseconds += 400;
+  EXPECT_EQ(rates.Doublings(kCaller, 5), doublings);
+  now_milliseconds += 200;
+  EXPECT_EQ(rates.Doublings(kCaller, 5), doublings - 1);
+  for (int i = 0; i < 20; ++i) {
+    now_milliseconds += 1000;
+    rates.Doublings(kCaller, 5);
+  }
+  EXPECT_EQ(rates.Doublings(kCaller, 5), 0);
 }
 
 // For so long, in steps in which a sample or so is taken.
@@ -160,7 +117,7 @@ void Allocate(SampleRates* rates, double milliseconds,
   constexpr double kStep = 2;
   const double end = now_milliseconds + milliseconds;
   while (now_milliseconds < end) {
-    rates->CountBlocks(static_cast<uint64_t>(blocks_a_millisecond * kStep));
+    rates->CountDue(1, static_cast<uint64_t>(blocks_a_millisecond * kStep));
     now_milliseconds += kStep;
   }
 }

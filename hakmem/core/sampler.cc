@@ -6,7 +6,7 @@ namespace hakmem {
 namespace {
 
 // The natural logarithm of a number above 0 that is not denormal, to within
-// 1e-8. The C library's is in a library of its own.
+// 1e-7. The C library's is in a library of its own.
 double Logarithm(double x) {
   constexpr double kLogarithmOf2 = 0.693147180559945309;
   const auto bits = std::bit_cast<uint64_t>(x);
@@ -21,7 +21,7 @@ double Logarithm(double x) {
   const double z = (m - 1) / (m + 1);
   const double square = z * z;
   double sum = 0;
-  for (const double term : {1. / 11, 1. / 9, 1. / 7, 1. / 5, 1. / 3, 1.}) {
+  for (const double term : {1. / 7, 1. / 5, 1. / 3, 1.}) {
     sum = sum * square + term;
   }
   return power * kLogarithmOf2 + 2 * z * sum;
@@ -78,11 +78,22 @@ uint64_t Sampler::TakeSample(uint32_t part) {
   const uint64_t interval = interval_ << doublings_[part];
   const int share_shift = ShareShift(part);
   if (rates_ != nullptr) {
-    rates_->Count(RateOf(part));
-    if (part <= kLastCounted) rates_->CountBlocks(interval / UnitOf(part));
+    rates_->CountDue(RateOf(part),
+                     part <= kLastCounted ? interval / UnitOf(part) : 0);
   }
   Begin(part);
   return SampledAt(interval >> share_shift, share_shift);
+}
+
+uint64_t Sampler::Thin(uintptr_t caller, SizeClass size_class, uint64_t due) {
+  if (rates_ == nullptr) return due;
+  const int shift = ShareShiftOf(due);
+  const int doublings =
+      std::bit_width((IntervalOf(due) << shift) / interval_) - 1;
+  const int thinning = rates_->Doublings(caller, size_class) - doublings;
+  if (thinning <= 0) return due;
+  if (Random() >> (64 - thinning) != 0) return 0;
+  return SampledAt(IntervalOf(due), shift + thinning);
 }
 
 // The distances know nothing of what was before. So where another share counts

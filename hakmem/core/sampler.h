@@ -75,7 +75,12 @@ class Sampler {
     return true;
   }
 
-  // Returns how the sample is taken: SampledAt().
+  // Whether a sample that is due becomes one, where a call that returns to
+  // `caller` is to allocate it of `size_class`: then how it is taken, else 0.
+  // `due` is what TakeBlock() or Take() have said of it.
+  uint64_t Thin(uintptr_t caller, SizeClass size_class, uint64_t due);
+
+  // Returns how the sample that is due is taken: SampledAt().
   uint64_t TakeBlock(SizeClass size_class) { return TakeSample(size_class); }
 
   // Whether the blocks of counted classes count in windows, and whether in this

@@ -251,7 +251,7 @@ TEST(SamplerTest, TakesFewerWhereThereAreManyAndSaysSo) {
   Sampler sampler;
   sampler.Start(kInterval, &rates, 7);
   uint64_t interval = kInterval;
-  for (int i = 0; i < 1024; ++i) {
+  for (int i = 0; i < 4096; ++i) {
     const uint64_t taken_at = sampler.TakeBlock(SizeToClass(2048));
     EXPECT_GE(taken_at, interval);
     interval = taken_at;
@@ -297,7 +297,42 @@ TEST(SamplerTest, IsUnbiasedWhileItAdapts) {
 TEST(SamplerTest, DoesNotAdaptUnlessItIsTo) {
   Sampler sampler;
   sampler.Start(kInterval, nullptr, 8);
-  for (int i = 0; i < 10000; ++i) EXPECT_EQ(sampler.TakeBlock(3), kInterval);
+  for (int i = 0; i < 20000; ++i) {
+    EXPECT_EQ(sampler.TakeBlock(3), kInterval);
+    EXPECT_EQ(sampler.Thin(0x401136, 3, kInterval), kInterval);
+  }
+}
+
+// So that they are as far apart as the caller's are to be, each of them written
+// as how many it stands for.
+TEST(SamplerTest, ThinsWhatIsDue) {
+  constexpr uintptr_t kCaller = 0x401136;
+  SampleRates rates(&Midnight);
+  Sampler sampler;
+  sampler.Start(kInterval, &rates, 9);
+  const uint64_t due = SampledAt(kInterval / 8, 3);
+  EXPECT_EQ(sampler.Thin(kCaller, 3, due), due);
+  while (rates.Doublings(kCaller, 3) < 4) rates.CountFreed(kCaller, 3);
+  const int doublings = rates.Doublings(kCaller, 3);
+  ASSERT_LE(doublings, 6);
+  // The class's have doubled as often, or so often less.
+  for (int less = 0; less <= doublings; ++less) {
+    const uint64_t interval = (kInterval << (doublings - less)) / 8;
+    constexpr int kDue = 100000;
+    int taken = 0;
+    for (int i = 0; i < kDue; ++i) {
+      const uint64_t sampled_at =
+          sampler.Thin(kCaller, 3, SampledAt(interval, 3));
+      if (sampled_at == 0) continue;
+      EXPECT_EQ(sampled_at, SampledAt(interval, 3 + less));
+      ++taken;
+    }
+    const double mean = std::ldexp(kDue, -less);
+    EXPECT_NEAR(taken, mean, less == 0 ? 0 : 5 * std::sqrt(mean));
+  }
+  const uint64_t further = SampledAt(kInterval << doublings, 0);
+  EXPECT_EQ(sampler.Thin(kCaller, 3, further), further);
+  EXPECT_EQ(sampler.Thin(kCaller, 4, due), due);
 }
 
 }  // namespace

@@ -9,8 +9,9 @@ namespace hakmem {
 
 inline constexpr int kSampledShareShift = 56;
 
-// Among what is counted, `interval` bytes apart on average, fewer than 2^56;
-// and one part of 2^`share_shift` of all that is allocated was counted.
+// `interval` bytes apart on average, fewer than 2^56, in one part of
+// 2^`share_shift` of what is allocated: so much of it was counted, or of the
+// samples taken.
 constexpr uint64_t SampledAt(uint64_t interval, int share_shift) {
   return interval | static_cast<uint64_t>(share_shift) << kSampledShareShift;
 }

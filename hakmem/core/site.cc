@@ -53,6 +53,13 @@ uint64_t HashOf(SiteKind kind, uint64_t id) {
   return Mix(id + (static_cast<uint64_t>(kind) << 60));
 }
 
+// Of a site that is a stack.
+const uint64_t* FramesOf(const ObservedSite& record) {
+  return reinterpret_cast<const uint64_t*>(
+             hak_observed.frames.address.load(std::memory_order_relaxed)) +
+         record.frames;
+}
+
 constexpr size_t RegionBytes(uint64_t elements, size_t element_bytes) {
   return (elements * element_bytes + os::kPageSize - 1) & ~(os::kPageSize - 1);
 }
@@ -266,6 +273,10 @@ uint32_t SiteTable::Find(SiteKind kind, uint64_t id) {
   return site != kNoSite ? site : Add(kind, HashOf(kind, id), made);
 }
 
+uintptr_t SiteTable::StackCaller(uint32_t site) {
+  return *FramesOf(Record(site));
+}
+
 uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
                           uint64_t sampled_at) {
   if (!EnsureReady()) return kNoSite;
@@ -278,11 +289,7 @@ uint32_t SiteTable::Stack(const uint64_t* frames, uint32_t frame_count,
     return record.kind.load(std::memory_order_relaxed) == SiteKind::kStack &&
            record.frame_count == frame_count &&
            record.module_offset == sampled_at &&
-           std::equal(frames, frames + frame_count,
-                      reinterpret_cast<const uint64_t*>(
-                          hak_observed.frames.address.load(
-                              std::memory_order_relaxed)) +
-                          record.frames);
+           std::equal(frames, frames + frame_count, FramesOf(record));
   };
   uint32_t site = LookUp(hash, same);
   if (site != kNoSite) return site;

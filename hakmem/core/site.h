@@ -102,6 +102,9 @@ class SiteTable {
   uint32_t Stack(const uint64_t* frames, uint32_t frame_count,
                  uint64_t sampled_at) ABSL_LOCKS_EXCLUDED(mu_);
 
+  // The innermost return address of a site that is a stack.
+  static uintptr_t StackCaller(uint32_t site);
+
   // The cell of a site and a size, made when it is new. Where there is no room
   // for it `*site` becomes kOtherSite, which has all of its cells.
   uint32_t CellOf(uint32_t* site, uint32_t size_class) ABSL_LOCKS_EXCLUDED(mu_);

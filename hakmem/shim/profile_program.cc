@@ -14,6 +14,9 @@
 // fork: allocates, and so does its child.
 // busiest FILE KEPT AGAIN: allocates all it can, keeps much, then nothing,
 //    blocks of these sizes; as five.
+// beside THREADS MEGABYTES TIMES FILE: threads keep so much together at each of
+//    five places, and for each block allocate and free so many at a sixth, of
+//    the same sizes; as five.
 // idle: allocates, and does nothing from then on until its stdin ends.
 // threads: prints how many threads it has, and how many its child has.
 
@@ -28,6 +31,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <thread>
 #include <vector>
 
@@ -161,6 +165,83 @@ int Busiest(const char* path, size_t kept_size, size_t again_size) {
   return error;
 }
 
+// All of one size of block and one place are alike in what they do.
+template <int kPlace>
+[[gnu::noinline]] void* AllocateAt(size_t size) {
+  return Here(malloc(size));
+}
+
+constexpr struct {
+  void* (*allocate)(size_t size);
+  size_t least;
+  size_t most;
+} kKept[] = {{AllocateAt<0>, 24, 64},
+             {AllocateAt<1>, 100, 300},
+             {AllocateAt<2>, 300, 1500},
+             {AllocateAt<3>, 2000, 12000},
+             {AllocateAt<4>, 40000, 200000}};
+constexpr size_t kKeptPlaces = std::size(kKept);
+
+// By turns, so that all are through at the same time.
+void RunBeside(uint64_t random, uint64_t keep, int times, Count* sums,
+               std::vector<void*>* blocks) {
+  constexpr size_t kMostBeside = 1500;
+  const auto next = [&random](size_t least, size_t most) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    return least + (random >> 33) % (most - least);
+  };
+  uint64_t objects[kKeptPlaces + 1] = {};
+  uint64_t bytes[kKeptPlaces + 1] = {};
+  const auto note = [&](size_t place, void* block) {
+    ++objects[place];
+    bytes[place] += hak_usable_size(block);
+  };
+  constexpr uint64_t kSteps = 1000;
+  for (uint64_t step = 1; step <= kSteps; ++step) {
+    for (size_t place = 0; place < kKeptPlaces; ++place) {
+      const auto& kept = kKept[place];
+      while (bytes[place] < keep * step / kSteps) {
+        void* const block = kept.allocate(next(kept.least, kept.most));
+        note(place, block);
+        blocks->push_back(block);
+        for (int i = 0; i < times; ++i) {
+          void* const gone = AllocateAt<kKeptPlaces>(next(16, kMostBeside));
+          note(kKeptPlaces, gone);
+          free(gone);
+        }
+      }
+    }
+  }
+  for (size_t place = 0; place <= kKeptPlaces; ++place) {
+    sums[place].alloc_objects += objects[place];
+    sums[place].alloc_bytes += bytes[place];
+  }
+}
+
+int Beside(int threads, uint64_t megabytes, int times, const char* path) {
+  Count sums[kKeptPlaces + 1];
+  std::vector<std::vector<void*>> blocks(static_cast<size_t>(threads));
+  std::vector<std::thread> running;
+  for (int i = 0; i < threads; ++i) {
+    running.emplace_back(RunBeside, static_cast<uint64_t>(i) + 1,
+                         megabytes * 1000000 / static_cast<uint64_t>(threads),
+                         times, sums, &blocks[static_cast<size_t>(i)]);
+  }
+  for (std::thread& thread : running) thread.join();
+  const int error = hak_profile_write(path);
+  for (size_t place = 0; place <= kKeptPlaces; ++place) {
+    auto* const function =
+        place < kKeptPlaces ? kKept[place].allocate : &AllocateAt<kKeptPlaces>;
+    const uint64_t objects = sums[place].alloc_objects;
+    const uint64_t bytes = sums[place].alloc_bytes;
+    std::printf(
+        "%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+        reinterpret_cast<uintptr_t>(function), objects, bytes,
+        place < kKeptPlaces ? objects : 0, place < kKeptPlaces ? bytes : 0);
+  }
+  return error;
+}
+
 void PrintThreads() {
   std::FILE* const status = std::fopen("/proc/self/status", "r");
   char line[256];
@@ -273,6 +354,9 @@ int main(int argc, char** argv) {
   } else if (std::strcmp(mode, "busiest") == 0) {
     return Busiest(argv[2], static_cast<size_t>(std::atoi(argv[3])),
                    static_cast<size_t>(std::atoi(argv[4])));
+  } else if (std::strcmp(mode, "beside") == 0) {
+    return Beside(std::atoi(argv[2]), static_cast<uint64_t>(std::atoi(argv[3])),
+                  std::atoi(argv[4]), argv[5]);
   } else if (std::strcmp(mode, "idle") == 0) {
     Allocate();
     while (std::getchar() != EOF) {

@@ -13,14 +13,19 @@ namespace {
 constexpr size_t kMostFrames = 64;
 
 // The site of the calling thread's stack, from `caller` on, for a sample that
-// was taken so (sampling.h); kNoSite when there is no table for it.
-uint32_t StackSite(const void* caller, uint64_t sampled_at) {
+// is due, by what the sampler has said; kNoSite when it is not to become one,
+// and when there is no table for it.
+uint32_t StackSite(SizeClass size_class, const void* caller, uint64_t due) {
+  const auto first = reinterpret_cast<uintptr_t>(caller);
+  const uint64_t sampled_at =
+      thread_cache.sampler().Thin(first, size_class, due);
+  if (sampled_at == 0) return kNoSite;
   const ErrnoKeeper keeper;
   WriteProfileIfDue();
-  const auto first = reinterpret_cast<uintptr_t>(caller);
   std::array<uintptr_t, kMostFrames> frames;
   size_t count = CaptureStack(frames.data(), frames.size(), first);
-  if (count == 0) {
+  // Whose sample it is has to be told by the stack: see CountFreedSample().
+  if (count == 0 || frames[0] + 1 != first) {
     frames[0] = first - 1;
     count = 1;
   }
@@ -42,13 +47,14 @@ uint64_t TakeBlock(SizeClass size_class) {
   return taken;
 }
 
-}  // namespace
-
-void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
-  const uint32_t site = StackSite(caller, sampled_at);
+// A block of a counted class of which a sample is due.
+void* AllocateDue(SizeClass size_class, size_t size, const void* caller) {
+  const uint32_t site = StackSite(size_class, caller, TakeBlock(size_class));
   return site != kNoSite ? AllocateTracked(size, 1, site)
-                         : AllocateUntracked(size, 1);
+                         : AllocateUntrackedOf(size_class, size, 1);
 }
+
+}  // namespace
 
 [[gnu::noinline]] void* AllocateCounted(size_t size, const void* caller) {
   const SizeClass size_class = SmallSizeToClass(size);
@@ -59,7 +65,7 @@ void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
     sampler.PassBlock(size_class);
   }
   if (sampler.IsDue(size_class)) {
-    return AllocateSample(size, caller, TakeBlock(size_class));
+    return AllocateDue(size_class, size, caller);
   }
   return AllocateUntrackedOf(size_class, size, 1);
 }
@@ -67,7 +73,7 @@ void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
 [[gnu::noinline]] void* AllocateCountedL2(size_t size, const void* caller) {
   const SizeClass size_class = L2SizeToClass(size);
   if (thread_cache.sampler().IsDue(size_class)) {
-    return AllocateSample(size, caller, TakeBlock(size_class));
+    return AllocateDue(size_class, size, caller);
   }
   return AllocateUntrackedOf(size_class, size, 1);
 }
@@ -75,17 +81,17 @@ void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at) {
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller) {
   const SizeClass size_class = ClassFor(size, alignment);
   Sampler& sampler = thread_cache.sampler();
-  uint64_t sampled_at = 0;
+  uint64_t due = 0;
   if (size_class == kNoClass) {
-    sampled_at = sampler.Take(
+    due = sampler.Take(
         size_class, (size + kGranuleSize - 1) & ~(uint64_t{kGranuleSize} - 1));
   } else if (size_class > Sampler::kLastCounted) {
-    sampled_at = sampler.Take(size_class, ClassSize(size_class));
+    due = sampler.Take(size_class, ClassSize(size_class));
   } else {
     if (thread_cache.WindowHasEnded(0)) thread_cache.NextWindow();
-    if (!sampler.PassBlock(size_class)) sampled_at = TakeBlock(size_class);
+    if (!sampler.PassBlock(size_class)) due = TakeBlock(size_class);
   }
-  return sampled_at != 0 ? StackSite(caller, sampled_at) : kNoSite;
+  return due != 0 ? StackSite(size_class, caller, due) : kNoSite;
 }
 
 }  // namespace hakmem::heap

@@ -20,10 +20,6 @@ void* AllocateCounted(size_t size, const void* caller);
 // A block of L2 of which Sampler::PassL2Block() was false.
 void* AllocateCountedL2(size_t size, const void* caller);
 
-// A block for the site of the calling stack, from `caller` on: a sample that
-// was taken so (sampling.h).
-void* AllocateSample(size_t size, const void* caller, uint64_t sampled_at);
-
 // The site that the allocation of a block of any other kind is for: its stack
 // when it is a sample, else kNoSite. To be asked once for each block.
 uint32_t SampledSite(size_t size, size_t alignment, const void* caller);

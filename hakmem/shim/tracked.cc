@@ -333,6 +333,11 @@ void* AllocateOwned(SiteSlot* slot) {
   return AllocateOwned(slot);
 }
 
+// For the block of a sample that is freed.
+void CountFreedSample(uint32_t site, SizeClass size_class) {
+  sample_rates.CountFreed(SiteTable::StackCaller(site), size_class);
+}
+
 // Counts that a block with this tag is gone; it is the caller's then.
 void UntrackBlock(SizeClass twin, Tag tag) {
   tag_clock.Advance();
@@ -340,6 +345,7 @@ void UntrackBlock(SizeClass twin, Tag tag) {
   SiteSlot* const slot = SlotFor(&site, twin);
   if (slot == nullptr) {
     const ErrnoKeeper keeper;
+    if (IsStack(site)) CountFreedSample(site, PlainOf(twin));
     AddAge(tag);
     AddToCell(SiteTable::Cell(site_table.CellOf(&site, PlainOf(twin))), 0, 1);
   } else {
@@ -569,8 +575,11 @@ void* AllocateMarkedPooled(SizeClass size_class, const void* caller) {
   }
 }
 
-void CountLargeFree(FreedLarge freed) {
-  if (freed.tag == kNoTag) return;
+namespace {
+
+// Counts that a large block with a tag is its site's no more, or no longer one
+// of this size.
+void UntrackLarge(FreedLarge freed) {
   tag_clock.Advance();
   uint32_t site = SiteOf(freed.tag);
   const uint32_t cell = site_table.CellOf(&site, LargeSizeClass(freed.bytes));
@@ -578,11 +587,20 @@ void CountLargeFree(FreedLarge freed) {
   AddAge(freed.tag);
 }
 
+}  // namespace
+
+void CountLargeFree(FreedLarge freed) {
+  if (freed.tag == kNoTag) return;
+  const uint32_t site = SiteOf(freed.tag);
+  if (IsStack(site)) CountFreedSample(site, kNoClass);
+  UntrackLarge(freed);
+}
+
 void CountLargeResize(void* block, size_t old_bytes) {
   const Tag tag = LargeTag(block);
   const size_t bytes = LargeSize(block);
   if (tag == kNoTag || bytes == old_bytes) return;
-  CountLargeFree({old_bytes, tag});
+  UntrackLarge({old_bytes, tag});
   TrackLarge(block, bytes, SiteOf(tag));
 }
 
