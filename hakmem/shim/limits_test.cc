@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <barrier>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -142,9 +143,13 @@ void SmallArena() {
 
 // Several threads at the end of memory: each gets what another frees.
 void SmallArenaThreads() {
+  constexpr int kThreads = 4;
+  // To start the last one takes memory too.
+  std::barrier all_started(kThreads);
   std::vector<std::thread> threads;
-  for (int i = 0; i < 4; ++i) {
-    threads.emplace_back([i] {
+  for (int i = 0; i < kThreads; ++i) {
+    threads.emplace_back([i, &all_started] {
+      all_started.arrive_and_wait();
       const size_t sizes[] = {200, 3000, 40000, 300000};
       for (int round = 0; round < 200; ++round) {
         void* blocks[2000];
