@@ -96,10 +96,10 @@ class SampleRates {
                                                        .enough_of_all = 256};
   // One that is due and not taken is some 400, of which larson has 5000 in that
   // tenth. With the double of all of this, and the first 16,384, it had 19,000,
-  // and workloads with a profile took 0.2 to 0.5 % longer; with half of it, a
-  // program that kept blocks of the sizes of which it freed 40 times as many at
-  // once had them estimated with a standard deviation of 0.13 to 0.23 in place
-  // of 0.11.
+  // which is half a percent of what it executes. With half of it, a program
+  // that kept blocks of the sizes of which it freed 40 times as many at once
+  // had them estimated with standard deviations of 0.11 to 0.23 in place of
+  // 0.11 (four or five runs each).
   static constexpr RateLimiter::Limits kDueLimits = {.of_one = 128,
                                                      .of_all = 2048,
                                                      .enough = 256,
