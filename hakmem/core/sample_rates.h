@@ -58,7 +58,7 @@ class SampleRates {
 
   // How often the distance of those of `size_class` that the call which returns
   // to `caller` allocates has doubled.
-  int Doublings(uintptr_t caller, SizeClass size_class) {
+  int DoublingsOfCaller(uintptr_t caller, SizeClass size_class) {
     RateLimiter::Rate& rate = freed_[KeyOf(caller, size_class)];
     if (rate.halvings() != 0) freed_limiter_.Relax(&rate, Now());
     return rate.halvings();

@@ -74,7 +74,7 @@ constexpr uintptr_t kOther = 0x401150;
 TEST(SampleRatesTest, ThinsWhatIsFreedAgainAndAgain) {
   SampleRates rates(&Clock);
   for (int i = 0; i < 4000; ++i) {
-    EXPECT_EQ(rates.Doublings(kCaller, 5), 0);
+    EXPECT_EQ(rates.DoublingsOfCaller(kCaller, 5), 0);
     rates.CountDue(5, 0);
     now_milliseconds += 1;
   }
@@ -82,33 +82,33 @@ TEST(SampleRatesTest, ThinsWhatIsFreedAgainAndAgain) {
     rates.CountFreed(kCaller, 5);
     now_milliseconds += 0.25;
   }
-  EXPECT_GE(rates.Doublings(kCaller, 5), 3);
-  EXPECT_EQ(rates.Doublings(kCaller, 6), 0);
-  EXPECT_EQ(rates.Doublings(kOther, 5), 0);
+  EXPECT_GE(rates.DoublingsOfCaller(kCaller, 5), 3);
+  EXPECT_EQ(rates.DoublingsOfCaller(kCaller, 6), 0);
+  EXPECT_EQ(rates.DoublingsOfCaller(kOther, 5), 0);
   EXPECT_EQ(rates.doublings(5), 0);
 }
 
 TEST(SampleRatesTest, SamplesOfTheFirstClassAreOfTheSecond) {
   SampleRates rates(&Clock);
   for (int i = 0; i < 1000; ++i) rates.CountFreed(kCaller, PlainOf(TwinOf(1)));
-  EXPECT_GE(rates.Doublings(kCaller, 1), 3);
-  EXPECT_EQ(rates.Doublings(kCaller, kNoClass), 0);
+  EXPECT_GE(rates.DoublingsOfCaller(kCaller, 1), 3);
+  EXPECT_EQ(rates.DoublingsOfCaller(kCaller, kNoClass), 0);
 }
 
 TEST(SampleRatesTest, LeavesThemAgainWhereNoneIsFreed) {
   SampleRates rates(&Clock);
   for (int i = 0; i < 1000; ++i) rates.CountFreed(kCaller, 5);
-  const int doublings = rates.Doublings(kCaller, 5);
+  const int doublings = rates.DoublingsOfCaller(kCaller, 5);
   ASSERT_GE(doublings, 3);
   now_milliseconds += 400;
-  EXPECT_EQ(rates.Doublings(kCaller, 5), doublings);
+  EXPECT_EQ(rates.DoublingsOfCaller(kCaller, 5), doublings);
   now_milliseconds += 200;
-  EXPECT_EQ(rates.Doublings(kCaller, 5), doublings - 1);
+  EXPECT_EQ(rates.DoublingsOfCaller(kCaller, 5), doublings - 1);
   for (int i = 0; i < 20; ++i) {
     now_milliseconds += 1000;
-    rates.Doublings(kCaller, 5);
+    rates.DoublingsOfCaller(kCaller, 5);
   }
-  EXPECT_EQ(rates.Doublings(kCaller, 5), 0);
+  EXPECT_EQ(rates.DoublingsOfCaller(kCaller, 5), 0);
 }
 
 // For so long, in steps in which a sample or so is taken.

@@ -90,7 +90,8 @@ uint64_t Sampler::Thin(uintptr_t caller, SizeClass size_class, uint64_t due) {
   const int shift = ShareShiftOf(due);
   const int doublings =
       std::bit_width((IntervalOf(due) << shift) / interval_) - 1;
-  const int thinning = rates_->Doublings(caller, size_class) - doublings;
+  const int thinning =
+      rates_->DoublingsOfCaller(caller, size_class) - doublings;
   if (thinning <= 0) return due;
   if (Random() >> (64 - thinning) != 0) return 0;
   return SampledAt(IntervalOf(due), shift + thinning);

@@ -312,8 +312,8 @@ TEST(SamplerTest, ThinsWhatIsDue) {
   sampler.Start(kInterval, &rates, 9);
   const uint64_t due = SampledAt(kInterval / 8, 3);
   EXPECT_EQ(sampler.Thin(kCaller, 3, due), due);
-  while (rates.Doublings(kCaller, 3) < 4) rates.CountFreed(kCaller, 3);
-  const int doublings = rates.Doublings(kCaller, 3);
+  while (rates.DoublingsOfCaller(kCaller, 3) < 4) rates.CountFreed(kCaller, 3);
+  const int doublings = rates.DoublingsOfCaller(kCaller, 3);
   ASSERT_LE(doublings, 6);
   // The class's have doubled as often, or so often less.
   for (int less = 0; less <= doublings; ++less) {
