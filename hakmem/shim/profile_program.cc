@@ -96,25 +96,30 @@ void Release(int place, void* block) {
   return Note(counts[9], realloc(block, 5000));
 }
 
+// A line of the output: see above.
+template <typename Function>
+void PrintPlace(Function* place, uint64_t alloc_objects, uint64_t alloc_bytes,
+                uint64_t inuse_objects, uint64_t inuse_bytes) {
+  std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
+              reinterpret_cast<uintptr_t>(place), alloc_objects, alloc_bytes,
+              inuse_objects, inuse_bytes);
+}
+
 void PrintCounts() {
-  const uintptr_t places[kPlaces] = {
-      reinterpret_cast<uintptr_t>(&AllocateSmall),
-      reinterpret_cast<uintptr_t>(&AllocateNew),
-      reinterpret_cast<uintptr_t>(&AllocateMedium),
-      reinterpret_cast<uintptr_t>(&AllocateAligned),
-      reinterpret_cast<uintptr_t>(&AllocateLarge),
-      reinterpret_cast<uintptr_t>(&AllocateShort),
-      reinterpret_cast<uintptr_t>(&AllocateAlignedSmall),
-      reinterpret_cast<uintptr_t>(&AllocateZeroedLarge),
-      reinterpret_cast<uintptr_t>(&AllocateToResize),
-      reinterpret_cast<uintptr_t>(&Resize)};
-  for (int i = 0; i < kPlaces; ++i) {
-    const Count& count = counts[i];
-    std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64
-                "\n",
-                places[i], count.alloc_objects.load(), count.alloc_bytes.load(),
-                count.inuse_objects.load(), count.inuse_bytes.load());
-  }
+  const auto print = [](auto* place, const Count& count) {
+    PrintPlace(place, count.alloc_objects, count.alloc_bytes,
+               count.inuse_objects, count.inuse_bytes);
+  };
+  print(&AllocateSmall, counts[0]);
+  print(&AllocateNew, counts[1]);
+  print(&AllocateMedium, counts[2]);
+  print(&AllocateAligned, counts[3]);
+  print(&AllocateLarge, counts[4]);
+  print(&AllocateShort, counts[5]);
+  print(&AllocateAlignedSmall, counts[6]);
+  print(&AllocateZeroedLarge, counts[7]);
+  print(&AllocateToResize, counts[8]);
+  print(&Resize, counts[9]);
 }
 
 // What keeps the call before it from being the function's last, and so no call.
@@ -123,9 +128,9 @@ void PrintCounts() {
   return block;
 }
 
-// These two are counted all at once.
-[[gnu::noinline]] void* AllocateKept(size_t size) { return Here(malloc(size)); }
-[[gnu::noinline]] void* AllocateAgain(size_t size) {
+// Places that are counted all at once.
+template <int kPlace>
+[[gnu::noinline]] void* AllocateAt(size_t size) {
   return Here(malloc(size));
 }
 
@@ -141,34 +146,27 @@ int Busiest(const char* path, size_t kept_size, size_t again_size) {
   constexpr uint64_t kKeptBytes = 192000000;
   constexpr uint64_t kMeanwhile = 40000000;
   constexpr uint64_t kAgain = 40000000;
+  const auto allocate_kept = &AllocateAt<0>;
+  const auto allocate_again = &AllocateAt<1>;
   const uint64_t kept_bytes = UsableSize(kept_size);
   const uint64_t again_bytes = UsableSize(again_size);
   std::vector<void*> kept(kKeptBytes / kept_bytes);
   uint64_t again = 0;
   for (void*& block : kept) {
-    block = AllocateKept(kept_size);
+    block = allocate_kept(kept_size);
     for (uint64_t i = 0; i < kMeanwhile / kept.size(); ++i, ++again) {
-      free(AllocateAgain(again_size));
+      free(allocate_again(again_size));
     }
   }
   for (uint64_t i = 0; i < kAgain; ++i, ++again) {
-    free(AllocateAgain(again_size));
+    free(allocate_again(again_size));
   }
   const int error = hak_profile_write(path);
-  std::printf("%" PRIuPTR " %zu %" PRIu64 " %zu %" PRIu64 "\n",
-              reinterpret_cast<uintptr_t>(&AllocateKept), kept.size(),
-              kept_bytes * kept.size(), kept.size(), kept_bytes * kept.size());
-  std::printf("%" PRIuPTR " %" PRIu64 " %" PRIu64 " 0 0\n",
-              reinterpret_cast<uintptr_t>(&AllocateAgain), again,
-              again_bytes * again);
+  PrintPlace(allocate_kept, kept.size(), kept_bytes * kept.size(), kept.size(),
+             kept_bytes * kept.size());
+  PrintPlace(allocate_again, again, again_bytes * again, 0, 0);
   for (void* const block : kept) free(block);
   return error;
-}
-
-// All of one size of block and one place are alike in what they do.
-template <int kPlace>
-[[gnu::noinline]] void* AllocateAt(size_t size) {
-  return Here(malloc(size));
 }
 
 constexpr struct {
@@ -229,16 +227,13 @@ int Beside(int threads, uint64_t megabytes, int times, const char* path) {
   }
   for (std::thread& thread : running) thread.join();
   const int error = hak_profile_write(path);
-  for (size_t place = 0; place <= kKeptPlaces; ++place) {
-    auto* const function =
-        place < kKeptPlaces ? kKept[place].allocate : &AllocateAt<kKeptPlaces>;
+  for (size_t place = 0; place < kKeptPlaces; ++place) {
     const uint64_t objects = sums[place].alloc_objects;
     const uint64_t bytes = sums[place].alloc_bytes;
-    std::printf(
-        "%" PRIuPTR " %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRIu64 "\n",
-        reinterpret_cast<uintptr_t>(function), objects, bytes,
-        place < kKeptPlaces ? objects : 0, place < kKeptPlaces ? bytes : 0);
+    PrintPlace(kKept[place].allocate, objects, bytes, objects, bytes);
   }
+  PrintPlace(&AllocateAt<kKeptPlaces>, sums[kKeptPlaces].alloc_objects,
+             sums[kKeptPlaces].alloc_bytes, 0, 0);
   return error;
 }
 

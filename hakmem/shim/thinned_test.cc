@@ -11,22 +11,19 @@
 #include "gtest/gtest.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/sampling.h"
+#include "hakmem/shim/expect_abort.h"
 #include "hakmem/shim/hakmem.h"
 
 namespace {
 
-// What keeps the call before it from being the function's last, and so no call.
-[[gnu::always_inline]] inline void* Here(void* block) {
-  asm volatile("" : "+r"(block));
-  return block;
-}
+// The call of malloc is not their last, and so is one.
 template <size_t kSize>
 [[gnu::noinline]] void* AllocateAgain() {
-  return Here(malloc(kSize));
+  return hakmem::Launder(malloc(kSize));
 }
 template <size_t kSize>
 [[gnu::noinline]] void* AllocateKept() {
-  return Here(malloc(kSize));
+  return hakmem::Launder(malloc(kSize));
 }
 
 struct Taken {
