@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "absl/base/internal/sysinfo.h"
 #include "hakmem/core/cgroup.h"
 #include "hakmem/core/os.h"
 
@@ -33,6 +34,27 @@ uint32_t ThreadNumber() {
 
 }  // namespace
 
+void Arena::Ask() {
+  options_ = ReadOptions();
+  const CgroupLimits limits =
+      ReadCgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup");
+  cache_bytes_ = options_.cache_bytes != 0
+                     ? options_.cache_bytes
+                     : os::UsableMemory(limits) / kDefaultCacheShare;
+  processors_ = os::UsableProcessors(limits);
+  if (options_.mincore == kMincoreNever) os::ForbidMincore();
+  // Abseil's locks ask for it when threads first wait for each other.
+  absl::base_internal::NumCPUs();
+  gives_huge_pages_ =
+      options_.huge_pages != kHugePagesNever &&
+      os::GivesHugePages(options_.huge_pages == kHugePagesAsked);
+  if (options_.limit != 0) {
+    limit_bytes_ = options_.limit;
+    soft_limit_bytes_ = options_.limit - options_.limit / kSoftLimitShare;
+  }
+  if (options_.soft_limit != 0) soft_limit_bytes_ = options_.soft_limit;
+}
+
 void Arena::SetUp() {
   Mutex::DetectValgrind();
   HelgrindIgnore(&work_, sizeof(work_));
@@ -50,17 +72,6 @@ void Arena::SetUp() {
   HelgrindIgnore(&threads, sizeof(threads));
   EnsureOptions();
   hak_observed.start_milliseconds = os::CoarseMilliseconds();
-  const CgroupLimits limits =
-      ReadCgroupLimits("/proc/self/cgroup", "/sys/fs/cgroup");
-  cache_bytes_ = options_.cache_bytes != 0
-                     ? options_.cache_bytes
-                     : os::UsableMemory(limits) / kDefaultCacheShare;
-  processors_ = os::UsableProcessors(limits);
-  if (options_.limit != 0) {
-    limit_bytes_ = options_.limit;
-    soft_limit_bytes_ = options_.limit - options_.limit / kSoftLimitShare;
-  }
-  if (options_.soft_limit != 0) soft_limit_bytes_ = options_.soft_limit;
   uint64_t bytes = options_.arena_bytes & ~uint64_t{kGranuleSize - 1};
   // Under a limit on address space leave half of it to everything else.
   const size_t limit = os::AddressSpaceLimit();

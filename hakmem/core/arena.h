@@ -59,10 +59,12 @@ class Arena {
 
   constexpr Arena() = default;
 
-  // Reads the options, the first time. The reservation waits for the first
-  // allocation: a program may limit its address space before that.
+  // Reads the options, and asks the system what there is, the first time: when
+  // the library is loaded, since not every program may ask later. The
+  // reservation waits for the first allocation: a program may limit its address
+  // space before that.
   void EnsureOptions() {
-    absl::call_once(options_once_, [this] { options_ = ReadOptions(); });
+    absl::call_once(options_once_, [this] { Ask(); });
   }
 
   // Reads the options and makes the reservation, the first time. False when
@@ -281,6 +283,10 @@ class Arena {
   // os::UsableProcessors(), as it was at the first allocation.
   uint32_t processors() const { return processors_; }
 
+  // os::GivesHugePages(), as it was at the first allocation; false too where
+  // HAKMEM_HUGE_PAGES refuses them.
+  bool gives_huge_pages() const { return gives_huge_pages_; }
+
   // Counts what the program allocates, in bytes, as far as it does not get it
   // back at once from a magazine; and the sum: the measure of how busy it is.
   void CountWork(size_t bytes) {
@@ -353,6 +359,7 @@ class Arena {
   // No part is smaller, but for the only one: in granules, 4 GiB.
   static constexpr uint32_t kLeastPart = 2 * ArenaMaps::kStep;
 
+  void Ask();
   void SetUp();
   void Divide();
   void InitPart(uint32_t part);
@@ -396,10 +403,11 @@ class Arena {
   absl::once_flag options_once_;
   absl::once_flag once_;
 
-  // Set by SetUp() and constant after it.
+  // Set by Ask() or by SetUp() and constant after it.
   Options options_;
   size_t cache_bytes_ = 0;
   uint32_t processors_ = 1;
+  bool gives_huge_pages_ = false;
   size_t limit_bytes_ = SIZE_MAX;
   size_t soft_limit_bytes_ = SIZE_MAX;
   ArenaMaps maps_;

@@ -19,15 +19,12 @@ uint32_t HalfOf(const uint64_t* map, uint32_t page) {
 
 }  // namespace
 
-// Finds out whether there are any, once. Small programs do without: to ask is a
-// good part of what they cost to start. From here on free granules count as
-// dirty where a huge page may back them.
+// Once, if there are any: from here on free granules count as dirty where a
+// huge page may back them. Small programs do without.
 void ArenaPart::LookForHugePages() {
   if (huge_pages_known_) return;
   huge_pages_known_ = true;
-  if (arena_->options().huge_pages == kHugePagesNever) return;
-  huge_pages_ =
-      os::GivesHugePages(arena_->options().huge_pages == kHugePagesAsked);
+  huge_pages_ = arena_->gives_huge_pages();
   if (!huge_pages_) return;
   for (uint32_t page = begin_ / kHugeGranules; page * kHugeGranules < frontier_;
        ++page) {

@@ -14,6 +14,7 @@ namespace {
 constexpr std::string_view kPrefix = "HAKMEM_";
 
 constexpr std::string_view kHugePagesWords[] = {"0", "1", "never"};
+constexpr std::string_view kMincoreWords[] = {"0", "1", "never"};
 constexpr std::string_view kSitesWords[] = {"0", "caller"};
 constexpr std::string_view kLeaksWords[] = {"0", "1"};
 constexpr std::string_view kStatsWords[] = {"0", "exit"};
@@ -43,6 +44,9 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_HUGE_PAGES", &Options::huge_pages, 0, 2,
      "1: ask for huge pages; never: refuse them; 0: leave that to the system",
      kHugePagesWords},
+    {"HAKMEM_MINCORE", &Options::mincore, 0, 2,
+     "1: may ask which pages are used; never: not; 0: if no filter is seen",
+     kMincoreWords},
     {"HAKMEM_PURGE", &Options::purge, 0, 1,
      "1: return free memory to the system; 0: only when that is asked for"},
     {"HAKMEM_SITES", &Options::sites, 0, 1,

@@ -29,6 +29,12 @@ inline constexpr uint64_t kHugePagesAsSet = 0;
 inline constexpr uint64_t kHugePagesAsked = 1;
 inline constexpr uint64_t kHugePagesNever = 2;
 
+// What HAKMEM_MINCORE may be. The first says no more than what hakmem does of
+// its own accord: whoever asks for figures has them.
+inline constexpr uint64_t kMincoreIfUnfiltered = 0;
+inline constexpr uint64_t kMincoreAlways = 1;
+inline constexpr uint64_t kMincoreNever = 2;
+
 // What HAKMEM_PROFILE may be, beside a number of seconds.
 inline constexpr uint64_t kProfileNever = 0;
 inline constexpr uint64_t kProfileAtExit = 1;
@@ -63,6 +69,8 @@ struct Options {
   uint64_t background = 0;
   // Whether the system is asked for huge pages, or to give none.
   uint64_t huge_pages = kHugePagesAsSet;
+  // Whether mincore() may be called, which not every sandbox allows.
+  uint64_t mincore = kMincoreIfUnfiltered;
   // 1: free memory goes back to the system. 0: only when it is asked for.
   uint64_t purge = 1;
   // kSitesByCaller: every plain allocation belongs to its caller's site.

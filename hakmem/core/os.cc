@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <bit>
 #include <cerrno>
 #include <cstdint>
@@ -21,6 +22,8 @@
 
 namespace hakmem::os {
 namespace {
+
+constinit std::atomic<bool> mincore_forbidden{false};
 
 void* MapAligned(size_t bytes, size_t alignment, int protection) {
   const ErrnoKeeper keeper;
@@ -78,11 +81,6 @@ void RefuseHugePages(void* start, size_t bytes) {
 
 bool GivesHugePages(bool asked) {
   const ErrnoKeeper keeper;
-  // prctl(2): 0; 1 for a process that gets none; and since Linux 6.18 3 for one
-  // that gets none unless it asks.
-  constexpr long kOnlyWhoAsks = 3;
-  const long disabled = syscall(SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
-  if (disabled > 0 && !(asked && disabled == kOnlyWhoAsks)) return false;
   const int fd = OpenFile("/sys/kernel/mm/transparent_hugepage/enabled",
                           O_RDONLY | O_CLOEXEC, 0);
   if (fd < 0) return false;
@@ -97,7 +95,12 @@ bool GivesHugePages(bool asked) {
     return static_cast<size_t>(end - word) >= length &&
            std::memcmp(word, name, length) == 0;
   };
-  return is("[always]") || (asked && is("[madvise]"));
+  if (!is("[always]") && !(asked && is("[madvise]"))) return false;
+  // prctl(2): 0; 1 for a process that gets none; and since Linux 6.18 3 for one
+  // that gets none unless it asks.
+  constexpr long kOnlyWhoAsks = 3;
+  const long disabled = syscall(SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  return disabled <= 0 || (asked && disabled == kOnlyWhoAsks);
 }
 
 void* Map(size_t bytes, size_t alignment) {
@@ -115,10 +118,22 @@ void* Remap(void* start, size_t bytes, size_t new_bytes) {
   return moved == MAP_FAILED ? nullptr : moved;
 }
 
+bool IsFiltered() {
+  const ErrnoKeeper keeper;
+  const long mode = syscall(SYS_prctl, PR_GET_SECCOMP, 0, 0, 0, 0);
+  // Where there is no such thing, the call is invalid.
+  return mode > 0 || (mode < 0 && errno != EINVAL);
+}
+
+void ForbidMincore() {
+  mincore_forbidden.store(true, std::memory_order_relaxed);
+}
+
 void Residency(const void* start, size_t bytes, unsigned char* pages) {
   const ErrnoKeeper keeper;
   const size_t count = bytes / kPageSize;
-  if (mincore(const_cast<void*>(start), bytes, pages) != 0) {
+  if (mincore_forbidden.load(std::memory_order_relaxed) ||
+      mincore(const_cast<void*>(start), bytes, pages) != 0) {
     std::fill_n(pages, count, 1);
     return;
   }

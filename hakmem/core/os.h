@@ -53,8 +53,7 @@ void RefuseHugePages(void* start, size_t bytes);
 inline constexpr size_t kHugePageSize = size_t{2} << 20;
 
 // Whether the system gives this process huge pages where they fit: to who
-// `asked`, or anyway. Takes some 6 us, the first time in a process 30 us. False
-// where the system does not tell.
+// `asked`, or anyway. False where the system does not tell.
 bool GivesHugePages(bool asked);
 
 // A fresh zeroed mapping whose start is a multiple of `alignment`, or null.
@@ -69,6 +68,13 @@ void Unmap(void* start, size_t bytes);
 // behind it; contents move along by way of the page tables. Bytes that are new
 // read as zero. Null, and nothing changed, when the system refuses.
 void* Remap(void* start, size_t bytes, size_t new_bytes);
+
+// Whether a filter may end the process for a system call (seccomp(2)), one that
+// the program has set itself or was started under. It takes prctl(2) to know.
+bool IsFiltered();
+
+// From now on Residency() does not ask.
+void ForbidMincore();
 
 // Which of the pages at `start` the system backs with memory: writes a 1 or a 0
 // for each to pages[0...]. What the system does not tell counts as backed. At

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "hakmem/core/arena.h"
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/os.h"
 
@@ -10,10 +11,6 @@ namespace hakmem {
 namespace {
 
 constinit std::array<SlabUse, kLastL25Class + 1> uses;
-
-// A system call for so many slabs, more or less: what a program does in turns
-// is not to meet with that.
-constexpr uint32_t kLeastUnasked = 32;
 
 // At most so many slabs keep their tails for one that returns it, and tells
 // whether that is worth while again.
@@ -24,20 +21,23 @@ constexpr uint32_t kMostKept = 127;
 SlabUse& SlabUse::Of(SizeClass size_class) { return uses[PlainOf(size_class)]; }
 
 uint32_t SlabUse::UnusedPages(const void* start, uint32_t pages) {
+  HelgrindIgnore(this, sizeof(*this));
   const uint8_t left = slabs_left_.load(std::memory_order_relaxed);
   if (left != 0) {
     slabs_left_.store(left - 1, std::memory_order_relaxed);
   } else {
-    HelgrindIgnore(this, sizeof(*this));
-    const size_t resident = os::ResidentBytes(start, pages * os::kPageSize);
-    NoteResident(resident / os::kPageSize, pages);
+    if (arena.options().mincore == kMincoreAlways || !os::IsFiltered()) {
+      const size_t resident = os::ResidentBytes(start, pages * os::kPageSize);
+      NoteResident(resident / os::kPageSize, pages);
+    }
     const auto place =
         static_cast<uint32_t>(reinterpret_cast<uintptr_t>(start) >> 16);
     slabs_left_.store(
-        static_cast<uint8_t>(kLeastUnasked + (place * 0x9E3779B1u >> 26)),
+        static_cast<uint8_t>(kUnasked + (place * 0x9E3779B1u >> 26)),
         std::memory_order_relaxed);
   }
   const uint32_t share = share_.load(std::memory_order_relaxed);
+  if (share == 0) return 0;
   return pages - (pages * share + kWhole - 1) / kWhole;
 }
 

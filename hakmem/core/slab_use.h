@@ -34,7 +34,8 @@ class alignas(64) SlabUse {
   }
 
   // Says of how many of the `pages` at `start`, a slab's that goes, nothing is
-  // resident by what is known. At times it asks the system.
+  // resident by what is known: 0 as long as nothing is. At times it asks the
+  // system, for the first time after a few dozen slabs.
   uint32_t UnusedPages(const void* start, uint32_t pages);
 
   // Takes note of what a slab had resident, of so many pages.
@@ -51,7 +52,13 @@ class alignas(64) SlabUse {
  private:
   static constexpr uint32_t kWhole = 255;
 
-  std::atomic<uint8_t> slabs_left_{0};  // until the next is asked about
+  // A system call for so many slabs, more or less: what a program does in turns
+  // is not to meet with that. Small programs have none, and so may run in a
+  // sandbox that does not allow it.
+  static constexpr uint8_t kUnasked = 32;
+
+  // Until the next is asked about.
+  std::atomic<uint8_t> slabs_left_{kUnasked};
   std::atomic<uint8_t> share_{0};       // in 255ths; 0 while it is not known
   std::atomic<uint8_t> tails_left_{0};  // to be kept until the next returns it
   std::atomic<uint8_t> tails_kept_{0};  // each time

@@ -61,6 +61,8 @@ TEST(SlabUseTest, AsksForSomeOfMany) {
   ASSERT_EQ(madvise(pages, kBytes, MADV_NOHUGEPAGE), 0);
   SlabUse use;
   pages[0] = 1;
+  // As long as it has not asked, all counts as used.
+  for (int i = 0; i < 32; ++i) EXPECT_EQ(use.UnusedPages(pages, kPages), 0u);
   // A page is four 255ths, and of what is known the rest is unused.
   EXPECT_EQ(use.UnusedPages(pages, kPages), kPages - 1);
   for (uint32_t i = 0; i < kPages; ++i) pages[i * os::kPageSize] = 1;

@@ -12,7 +12,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,7 +20,6 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
 #include <latch>
 #include <string>
 #include <thread>
@@ -30,6 +28,7 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/start_process.h"
 
 namespace {
 
@@ -359,26 +358,6 @@ HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
   }
 }
 
-// This program with these variables alone; returns its exit status.
-int StartProcess(std::initializer_list<const char*> environment) {
-  std::vector<char*> variables;
-  for (const char* const variable : environment) {
-    variables.push_back(const_cast<char*>(variable));
-  }
-  variables.push_back(nullptr);
-  // The child only waits for its own image, and this process has a large one.
-  const pid_t child = vfork();
-  if (child == 0) {
-    char program[] = "fault_test";
-    char* const arguments[] = {program, nullptr};
-    execve("/proc/self/exe", arguments, variables.data());
-    _exit(5);
-  }
-  int status = 0;
-  if (waitpid(child, &status, 0) != child) return -1;
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
-}
-
 // Refuses `count` calls from each call of a workload of so many steps on.
 void RefuseFromEachCall(uint64_t count, int steps, const char* option) {
   uint64_t first = 1;
@@ -386,7 +365,7 @@ void RefuseFromEachCall(uint64_t count, int steps, const char* option) {
     const std::string variable = "FAULT_PLAN=" + std::to_string(first) + ":" +
                                  std::to_string(count) + ":" +
                                  std::to_string(steps);
-    const int status = StartProcess({variable.c_str(), option});
+    const int status = hakmem::StartProcess({variable.c_str(), option});
     if (status == kNothingRefused) break;
     ASSERT_EQ(status, kDone) << "calls refused from number " << first;
   }
@@ -454,7 +433,7 @@ TEST(FaultTest, AnyCallsWhileThreadsRun) {
     const std::string variable = std::string("FAULT_ODDS=") + odds;
     for (const char* const option :
          {"HAKMEM_ARENA_BYTES=8M", "HAKMEM_RETAIN_BYTES=0"}) {
-      EXPECT_EQ(StartProcess({variable.c_str(), option}), kDone)
+      EXPECT_EQ(hakmem::StartProcess({variable.c_str(), option}), kDone)
           << odds << " " << option;
     }
   }

@@ -24,6 +24,8 @@ namespace {
 // As early as a library can: fork() runs the handlers that prepare in reverse
 // order, so those of the program, which may allocate, come before ours.
 [[gnu::constructor(101)]] void AtLoad() {
+  // Not with the first allocation: that may come in a sandbox.
+  hakmem::arena.EnsureOptions();
   heap::InstallForkHandlers();
   hakmem::ThreadCache::MakeExitKey();
   hakmem::ReportAtExit();

@@ -131,7 +131,8 @@ typedef struct hak_stats {
 //   committed + direct + table = mapped
 // The resident figures are asked of the system where they are asked for
 // (stats_size covers them), which takes time for every page that is mapped:
-// about a millisecond for 1 GiB.
+// about a millisecond for 1 GiB. It takes mincore(), which sandboxes may refuse;
+// with HAKMEM_MINCORE=never all that is mapped counts as resident.
 
 // Fills in the first `stats_size` bytes of `*stats`, which is sizeof(hak_stats)
 // as the caller was compiled, so that a newer library may append fields.

@@ -6,6 +6,7 @@ library, and a Python program for the test of python3.
 
 import os
 import re
+import subprocess
 import sys
 import unittest
 
@@ -27,6 +28,46 @@ int main() {
     ++words[i->str()];
   }
   for (const auto& [name, count] : words) std::cout << name << count << "\n";
+}
+'''
+
+# Allocates for the first time where few system calls are left.
+SANDBOX_SOURCE = r'''
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define ALLOW(call)                                \
+  BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 1), \
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+int main(void) {
+  struct sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+      ALLOW(SYS_brk), ALLOW(SYS_mmap), ALLOW(SYS_munmap), ALLOW(SYS_mprotect),
+      ALLOW(SYS_mremap), ALLOW(SYS_madvise), ALLOW(SYS_futex),
+      ALLOW(SYS_getrandom), ALLOW(SYS_prlimit64), ALLOW(SYS_write),
+      ALLOW(SYS_exit_group),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS)};
+  struct sock_fprog program = {sizeof(filter) / sizeof(*filter), filter};
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+    return 1;
+  }
+  static char* blocks[1000];
+  for (size_t i = 0; i < 100000; ++i) {
+    char** const block = &blocks[i * 7919 % 1000];
+    free(*block);
+    const size_t size = 1 + i * 104729 % (i % 10 == 0 ? 30000 : 3000);
+    *block = malloc(size);
+    if (*block == NULL) _exit(2);
+    memset(*block, 1, size);
+  }
+  if (write(1, "done\n", 5) != 5) _exit(3);
+  _exit(0);
 }
 '''
 
@@ -90,6 +131,15 @@ for size in 1000, 100000, 3000000, 1000:
     # The program that comes out runs preloaded as well.
     self.check('gcc', ['sh', '-c', f'gcc -O1 -std=c++17 {source} -lstdc++ '
                        '&& ./a.out && objdump -d a.out | cksum'])
+
+  def test_first_allocation_in_a_sandbox(self):
+    source = os.path.join(self.scratch, 'sandbox.c')
+    program = os.path.join(self.scratch, 'sandbox')
+    with open(source, 'w') as file:
+      file.write(SANDBOX_SOURCE)
+    subprocess.run(['gcc', '-O1', '-fno-builtin', '-o', program, source],
+                   check=True)
+    self.check('first', [program])
 
   def test_sqlite(self):
     self.check_in_use(['sqlite3', '--version'])
