@@ -28,9 +28,14 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/random_heap.h"
 #include "hakmem/shim/start_process.h"
 
 namespace {
+
+using hakmem::Next;
+using hakmem::StartProcess;
+using hakmem::Workload;
 
 // The calls with these numbers, from 1, are refused.
 struct Plan {
@@ -43,13 +48,6 @@ constinit std::atomic<uint64_t> refused{0};
 
 // Of so many calls one is refused, at random; 0 for none.
 constinit std::atomic<uint32_t> one_in{0};
-
-uint64_t Next(uint64_t& state) {
-  state ^= state << 13;
-  state ^= state >> 7;
-  state ^= state << 17;
-  return state;
-}
 
 bool Refuse() {
   const uint64_t call = calls.fetch_add(1) + 1;
@@ -103,149 +101,6 @@ void* __wrap_mremap(void* address, size_t size, size_t new_size, int flags) {
 }  // extern "C"
 
 namespace {
-
-#define CHECK(condition)                          \
-  do {                                            \
-    if (!(condition)) Fail(__LINE__, #condition); \
-  } while (false)
-
-[[noreturn]] void Fail(int line, const char* condition) {
-  // Nothing of stdio: it may allocate.
-  char text[256];
-  const int size =
-      std::snprintf(text, sizeof(text), "fault_test.cc:%d: %s (errno %d)\n",
-                    line, condition, errno);
-  if (write(STDERR_FILENO, text, static_cast<size_t>(size)) < 0) _exit(2);
-  _exit(1);
-}
-
-// A program of a kind: holds blocks of all sizes, resizes and frees them in no
-// order, and looks after what is in them.
-class Workload {
- public:
-  explicit constexpr Workload(uint64_t seed) : state_(seed | 1) {}
-
-  // Says how many allocations failed.
-  int Run(int steps, bool may_fail) {
-    int failures = 0;
-    for (int step = 0; step < steps; ++step) {
-      Slot& slot = slots_[Next(state_) % kSlots];
-      const bool worked =
-          slot.block == nullptr ? Fill(slot) : RenewOrFree(slot);
-      if (!worked) {
-        CHECK(errno == ENOMEM);
-        CHECK(may_fail);
-        ++failures;
-      }
-    }
-    return failures;
-  }
-
-  void FreeAll() {
-    for (Slot& slot : slots_) {
-      if (slot.block != nullptr) Free(slot);
-    }
-  }
-
- private:
-  struct Slot {
-    unsigned char* block = nullptr;
-    size_t size = 0;
-    unsigned char mark = 0;
-  };
-
-  // Mostly small, now and then as large as the small arena.
-  size_t SomeSize() {
-    constexpr size_t kMost[] = {64,     200,    1000,    4000,    20000,
-                                100000, 700000, 1500000, 3000000, 5000000};
-    return 1 + Next(state_) % kMost[Next(state_) % std::size(kMost)];
-  }
-
-  bool Fill(Slot& slot) {
-    const size_t size = SomeSize();
-    void* block = nullptr;
-    bool zero = false;
-    errno = EXDEV;
-    switch (Next(state_) % 4) {
-      case 0:
-        block = calloc(1, size);
-        zero = true;
-        break;
-      case 1: {
-        const int error =
-            posix_memalign(&block, size_t{16} << Next(state_) % 14, size);
-        CHECK(error == 0 || error == ENOMEM);
-        CHECK(errno == (error == 0 ? EXDEV : ENOMEM));
-        break;
-      }
-      default:
-        block = malloc(size);
-    }
-    if (block == nullptr) return false;
-    CHECK(errno == EXDEV);
-    CHECK(malloc_usable_size(block) >= size);
-    slot.block = static_cast<unsigned char*>(block);
-    slot.size = size;
-    for (size_t at = 0; zero && at < size; at = NextAt(at, size)) {
-      CHECK(slot.block[at] == 0);
-    }
-    Mark(slot);
-    return true;
-  }
-
-  bool RenewOrFree(Slot& slot) {
-    if (Next(state_) % 3 != 0) {
-      Free(slot);
-      return true;
-    }
-    CheckMarks(slot, slot.size);
-    const size_t size = SomeSize();
-    errno = EXDEV;
-    void* const block = realloc(slot.block, size);
-    if (block == nullptr) {
-      CHECK(size > slot.size);
-      CheckMarks(slot, slot.size);
-      return false;
-    }
-    CHECK(errno == EXDEV);
-    slot.block = static_cast<unsigned char*>(block);
-    CheckMarks(slot, std::min(size, slot.size));
-    slot.size = size;
-    Mark(slot);
-    return true;
-  }
-
-  void Free(Slot& slot) {
-    CheckMarks(slot, slot.size);
-    errno = EXDEV;
-    free(slot.block);
-    CHECK(errno == EXDEV);
-    slot.block = nullptr;
-  }
-
-  // Every byte of small blocks; of large ones the first ones and some of each
-  // page.
-  static size_t NextAt(size_t at, size_t) {
-    return at < 512 ? at + 1 : at + 1021;
-  }
-
-  void Mark(Slot& slot) {
-    slot.mark = static_cast<unsigned char>(Next(state_) | 1);
-    for (size_t at = 0; at < slot.size; at = NextAt(at, slot.size)) {
-      slot.block[at] = static_cast<unsigned char>(slot.mark + at);
-    }
-  }
-
-  void CheckMarks(const Slot& slot, size_t size) const {
-    for (size_t at = 0; at < size; at = NextAt(at, slot.size)) {
-      CHECK(slot.block[at] == static_cast<unsigned char>(slot.mark + at));
-    }
-  }
-
-  static constexpr int kSlots = 64;
-  uint64_t state_;
-  Slot slots_[kSlots];
-};
 
 // A site with so much of one size that it has slabs of its own.
 void RunBusySite(bool may_fail) {
@@ -365,7 +220,7 @@ void RefuseFromEachCall(uint64_t count, int steps, const char* option) {
     const std::string variable = "FAULT_PLAN=" + std::to_string(first) + ":" +
                                  std::to_string(count) + ":" +
                                  std::to_string(steps);
-    const int status = hakmem::StartProcess({variable.c_str(), option});
+    const int status = StartProcess({variable.c_str(), option});
     if (status == kNothingRefused) break;
     ASSERT_EQ(status, kDone) << "calls refused from number " << first;
   }
@@ -433,7 +288,7 @@ TEST(FaultTest, AnyCallsWhileThreadsRun) {
     const std::string variable = std::string("FAULT_ODDS=") + odds;
     for (const char* const option :
          {"HAKMEM_ARENA_BYTES=8M", "HAKMEM_RETAIN_BYTES=0"}) {
-      EXPECT_EQ(hakmem::StartProcess({variable.c_str(), option}), kDone)
+      EXPECT_EQ(StartProcess({variable.c_str(), option}), kDone)
           << odds << " " << option;
     }
   }

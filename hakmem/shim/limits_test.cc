@@ -9,7 +9,6 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -28,21 +27,11 @@
 #include "gtest/gtest.h"
 #include "hakmem/shim/early.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/start_process.h"
 
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
-
-#define CHECK(condition)                          \
-  do {                                            \
-    if (!(condition)) Fail(__LINE__, #condition); \
-  } while (false)
-
-[[noreturn]] void Fail(int line, const char* condition) {
-  std::fprintf(stderr, "limits_test.cc:%d: %s (errno %d)\n", line, condition,
-               errno);
-  _exit(1);
-}
 
 hak_stats Stats() {
   hak_stats stats;
@@ -462,26 +451,10 @@ HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
 void RunInProcess(const char* part,
                   std::initializer_list<const char*> environment,
                   size_t address_space = 0) {
-  std::string name = std::string("LIMITS_PART=") + part;
-  std::vector<char*> variables = {name.data()};
-  for (const char* const variable : environment) {
-    variables.push_back(const_cast<char*>(variable));
-  }
-  variables.push_back(nullptr);
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) {
-    const rlimit limit = {address_space, RLIM_INFINITY};
-    if (address_space != 0 && setrlimit(RLIMIT_AS, &limit) != 0) _exit(4);
-    char program[] = "limits_test";
-    char* const arguments[] = {program, nullptr};
-    execve("/proc/self/exe", arguments, variables.data());
-    _exit(5);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_TRUE(WIFEXITED(status)) << "signal " << WTERMSIG(status);
-  EXPECT_EQ(WEXITSTATUS(status), 0);
+  const std::string name = std::string("LIMITS_PART=") + part;
+  std::vector<const char*> variables = {name.c_str()};
+  variables.insert(variables.end(), environment);
+  EXPECT_EQ(hakmem::StartProcess(variables, address_space), 0);
 }
 
 TEST(LimitsTest, ASmallArenaUsedUpLosesNothing) {

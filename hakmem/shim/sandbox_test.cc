@@ -13,13 +13,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <latch>
 #include <span>
 #include <string_view>
@@ -28,27 +26,19 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/shim/hakmem.h"
+#include "hakmem/shim/random_heap.h"
 #include "hakmem/shim/start_process.h"
 
 namespace hakmem {
 namespace {
 
 constexpr size_t kKiB = 1024;
-constexpr size_t kMiB = size_t{1} << 20;
 
 // Exit statuses of the process.
 constexpr int kDone = 0;
-constexpr int kFailed = 1;
+constexpr int kFailed = 1;  // and of CHECK()
 constexpr int kNoSandbox = 2;
 constexpr int kNotAllowed = 3;
-
-#define CHECK(condition)                                                      \
-  do {                                                                        \
-    if (!(condition)) {                                                       \
-      std::fprintf(stderr, "sandbox_test.cc:%d: %s\n", __LINE__, #condition); \
-      _exit(kFailed);                                                         \
-    }                                                                         \
-  } while (false)
 
 // What docs/sandbox.md promises, and what the test and its threads need to end.
 constexpr uint32_t kAllowed[] = {
@@ -103,78 +93,6 @@ void EnterMild() {
   EnterSandbox(kNotListed, SECCOMP_RET_TRAP, SECCOMP_RET_ALLOW);
 }
 
-// Blocks of all sizes that come and go at random, looked at when they go.
-class Churn {
- public:
-  // Sizes of up to `most` bytes.
-  Churn(uint64_t seed, size_t most) : state_(seed), most_(most) {}
-
-  void Run(int steps) {
-    for (int i = 0; i < steps; ++i) {
-      Block& block = blocks_[Next() % std::size(blocks_)];
-      const uint64_t kind = Next() % 8;
-      if (kind == 0 && block.data != nullptr) {
-        const size_t size = NextSize();
-        Keep(block, realloc(block.data, size), size);
-      } else {
-        Drop(block);
-        const size_t size = NextSize();
-        Keep(block,
-             kind == 1   ? calloc(1, size)
-             : kind == 2 ? memalign(std::min(kMiB, most_) >> Next() % 8, size)
-                         : malloc(size),
-             size);
-      }
-    }
-  }
-
-  void DropAll() {
-    for (Block& block : blocks_) Drop(block);
-  }
-
- private:
-  struct Block {
-    unsigned char* data = nullptr;
-    size_t size = 0;
-  };
-
-  uint64_t Next() {
-    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-    return state_ >> 33;
-  }
-
-  // As often below a KiB as from there to 32 times as much, and so on.
-  size_t NextSize() {
-    constexpr size_t kLimits[] = {kKiB, 32 * kKiB, kMiB, 4 * kMiB};
-    const size_t limit = kLimits[Next() % std::size(kLimits)];
-    return 1 + Next() % std::min(limit, most_);
-  }
-
-  // Every byte says what the size is.
-  static unsigned char Fill(size_t size) {
-    return static_cast<unsigned char>(size * 7 + 1);
-  }
-
-  static void Keep(Block& block, void* data, size_t size) {
-    CHECK(data != nullptr);
-    block = {static_cast<unsigned char*>(data), size};
-    std::memset(data, Fill(size), size);
-  }
-
-  static void Drop(Block& block) {
-    if (block.data == nullptr) return;
-    for (const size_t at : {size_t{0}, block.size / 2, block.size - 1}) {
-      CHECK(block.data[at] == Fill(block.size));
-    }
-    free(block.data);
-    block = Block();
-  }
-
-  uint64_t state_;
-  const size_t most_;
-  Block blocks_[200];
-};
-
 // A heap that grows and shrinks, by threads that wait for each other.
 void Everything(void (*enter)()) {
   constexpr int kThreads = 4;
@@ -185,14 +103,12 @@ void Everything(void (*enter)()) {
     threads.emplace_back([&, i] {
       all_started.arrive_and_wait();
       in_sandbox.wait();
-      Churn churn(static_cast<uint64_t>(i), 4 * kMiB);
+      Workload workload(static_cast<uint64_t>(2 * i + 1));
       for (int round = 0; round < 3; ++round) {
-        churn.Run(1000);
-        churn.DropAll();
+        workload.Run(3000, false);
+        workload.FreeAll();
         hak_release_memory(0);
       }
-      // Small blocks by the hundred thousand are where threads wait.
-      Churn(static_cast<uint64_t>(i), 2 * kKiB).Run(300000);
     });
   }
   all_started.arrive_and_wait();
@@ -214,14 +130,15 @@ void AllButMincore() {
 // A program that needs little memory does not come to ask for more.
 void Little() {
   EnterStrict();
-  Churn churn(1, 4 * kKiB);
-  churn.Run(100000);
-  for (int i = 0; i < 20; ++i) {
-    void* const block = malloc(200 * kKiB);
+  Workload workload(1, 4 * kKiB);
+  workload.Run(100000, false);
+  void* blocks[20];
+  for (void*& block : blocks) {
+    block = malloc(200 * kKiB);
     CHECK(block != nullptr);
-    free(block);
   }
-  churn.DropAll();
+  for (void* const block : blocks) free(block);
+  workload.FreeAll();
 }
 
 [[gnu::constructor]] void RunPart() {
