@@ -276,15 +276,15 @@ class Arena {
     return static_cast<int64_t>(options_.decay_ms);
   }
 
-  // HAKMEM_CACHE_BYTES, or its default for the memory that there was at the
-  // first allocation.
+  // HAKMEM_CACHE_BYTES, or its default for the memory that there was when the
+  // options were read.
   size_t cache_bytes() const { return cache_bytes_; }
 
-  // os::UsableProcessors(), as it was at the first allocation.
+  // os::UsableProcessors(), as it was then.
   uint32_t processors() const { return processors_; }
 
-  // os::GivesHugePages(), as it was at the first allocation; false too where
-  // HAKMEM_HUGE_PAGES refuses them.
+  // os::GivesHugePages(), as it was then; false too where HAKMEM_HUGE_PAGES
+  // refuses them.
   bool gives_huge_pages() const { return gives_huge_pages_; }
 
   // Counts what the program allocates, in bytes, as far as it does not get it

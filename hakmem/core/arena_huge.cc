@@ -19,13 +19,11 @@ uint32_t HalfOf(const uint64_t* map, uint32_t page) {
 
 }  // namespace
 
-// Once, if there are any: from here on free granules count as dirty where a
+// If there are any: from here on free granules count as dirty where a
 // huge page may back them. Small programs do without.
-void ArenaPart::LookForHugePages() {
-  if (huge_pages_known_) return;
-  huge_pages_known_ = true;
-  huge_pages_ = arena_->gives_huge_pages();
-  if (!huge_pages_) return;
+void ArenaPart::MindHugePages() {
+  if (huge_pages_ || !arena_->gives_huge_pages()) return;
+  huge_pages_ = true;
   for (uint32_t page = begin_ / kHugeGranules; page * kHugeGranules < frontier_;
        ++page) {
     if (HalfOf(dirty_, page) != 0 || !HugePageIsFree(page)) MarkHugePage(page);

@@ -131,7 +131,7 @@ ArenaPart::Outcome ArenaPart::Grow(uint32_t granules) {
                  : std::min(end_ - first, generous + kHugeGranules - beyond);
   const uint64_t huge_pages = arena_->options().huge_pages;
   if (frontier_ != begin_ || huge_pages != kHugePagesAsSet) {
-    LookForHugePages();
+    MindHugePages();
   }
   char* const start = maps().AddressOf(frontier_);
   for (const uint32_t step : {generous, missing}) {
@@ -438,7 +438,7 @@ void ArenaPart::ShowFigures() {
 
 void ArenaPart::AddStats(ArenaStats& stats) {
   Lock lock(*this);
-  if (frontier_ != begin_) LookForHugePages();
+  if (frontier_ != begin_) MindHugePages();
   const size_t large = size_t{large_granules_} * kGranuleSize;
   stats.committed_bytes += size_t{frontier_ - begin_} * kGranuleSize;
   stats.large_bytes += large;

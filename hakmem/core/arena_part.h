@@ -278,7 +278,7 @@ class alignas(64) ArenaPart {
   }
 
   // Huge pages: arena_huge.cc.
-  void LookForHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MindHugePages() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool HugePageIsFree(uint32_t page) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool IsFullWith(uint32_t page, uint32_t start, uint32_t end) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -336,9 +336,8 @@ class alignas(64) ArenaPart {
   uint32_t absent_now_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t absent_before_ ABSL_GUARDED_BY(mu_) = 0;
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
-  // Whether what is touched comes in huge pages, as far as that is known.
+  // Whether what is touched comes in huge pages, and that is minded.
   bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
-  bool huge_pages_known_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_now_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_before_ ABSL_GUARDED_BY(mu_) = false;
   // Bits of granules that went to the system in this period of HAKMEM_DECAY_MS,

@@ -29,8 +29,8 @@ inline constexpr uint64_t kHugePagesAsSet = 0;
 inline constexpr uint64_t kHugePagesAsked = 1;
 inline constexpr uint64_t kHugePagesNever = 2;
 
-// What HAKMEM_MINCORE may be. The first says no more than what hakmem does of
-// its own accord: whoever asks for figures has them.
+// What HAKMEM_MINCORE may be. The first holds for what hakmem does of its own
+// accord: who asks for figures has them.
 inline constexpr uint64_t kMincoreIfUnfiltered = 0;
 inline constexpr uint64_t kMincoreAlways = 1;
 inline constexpr uint64_t kMincoreNever = 2;

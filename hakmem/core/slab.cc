@@ -143,8 +143,7 @@ uint8_t Slab::PurgeTail() {
 // four threads, each block touched at its beginning, has 5 times as many page
 // faults and takes 1.25 times as long.
 uint32_t Slab::UnusedPages() const {
-  const Options& options = arena.options();
-  if (options.purge == 0 || options.mincore == kMincoreNever) return 0;
+  if (arena.options().purge == 0) return 0;
   return SlabUse::Of(size_class)
       .UnusedPages(arena.AddressOf(start), granules * kPagesPerGranule);
 }

@@ -16,6 +16,12 @@ constinit std::array<SlabUse, kLastL25Class + 1> uses;
 // whether that is worth while again.
 constexpr uint32_t kMostKept = 127;
 
+bool MayAsk() {
+  const uint64_t mincore = arena.options().mincore;
+  return mincore == kMincoreAlways ||
+         (mincore == kMincoreIfUnfiltered && !os::IsFiltered());
+}
+
 }  // namespace
 
 SlabUse& SlabUse::Of(SizeClass size_class) { return uses[PlainOf(size_class)]; }
@@ -26,7 +32,7 @@ uint32_t SlabUse::UnusedPages(const void* start, uint32_t pages) {
   if (left != 0) {
     slabs_left_.store(left - 1, std::memory_order_relaxed);
   } else {
-    if (arena.options().mincore == kMincoreAlways || !os::IsFiltered()) {
+    if (MayAsk()) {
       const size_t resident = os::ResidentBytes(start, pages * os::kPageSize);
       NoteResident(resident / os::kPageSize, pages);
     }
