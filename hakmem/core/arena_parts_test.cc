@@ -54,23 +54,35 @@ class ArenaPartsTest : public ArenaTest {
     std::thread(fn).join();
   }
 
-  // Lets a thread that is new wait for the lock of its part.
-  void WaitOnce() ABSL_NO_THREAD_SAFETY_ANALYSIS {
-    std::vector<uint32_t> before;
-    for (uint32_t i = 0; i < arena_->parts_in_use(); ++i) {
-      before.push_back(arena_->part(i).waits());
-      arena_->part(i).mutex().Lock();
-    }
-    std::thread waiter([this] { Free(Allocate(1)); });
-    const auto waits = [this, &before] {
-      for (uint32_t i = 0; i < before.size(); ++i) {
-        if (arena_->part(i).waits() != before[i]) return true;
+  // Lets a thread that is new wait for the lock of its part, so many times.
+  void Wait(uint32_t times) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    std::atomic<uint32_t> begun = 0;
+    std::atomic<uint32_t> done = 0;
+    std::thread waiter([&] {
+      for (uint32_t i = 0; i < times; ++i) {
+        while (begun == i) std::this_thread::yield();
+        Free(Allocate(1));
+        ++done;
       }
-      return false;
-    };
-    while (!waits()) std::this_thread::yield();
-    for (uint32_t i = 0; i < before.size(); ++i) {
-      arena_->part(i).mutex().Unlock();
+    });
+    for (uint32_t i = 0; i < times; ++i) {
+      std::vector<uint32_t> before;
+      for (uint32_t part = 0; part < arena_->parts_in_use(); ++part) {
+        before.push_back(arena_->part(part).waits());
+        arena_->part(part).mutex().Lock();
+      }
+      const auto waits = [this, &before] {
+        for (uint32_t part = 0; part < before.size(); ++part) {
+          if (arena_->part(part).waits() != before[part]) return true;
+        }
+        return false;
+      };
+      ++begun;
+      while (!waits()) std::this_thread::yield();
+      for (uint32_t part = 0; part < before.size(); ++part) {
+        arena_->part(part).mutex().Unlock();
+      }
+      while (done == i) std::this_thread::yield();
     }
     waiter.join();
   }
@@ -82,7 +94,7 @@ class ArenaPartsTest : public ArenaTest {
   }
 
   void WaitUntilInUse(uint32_t parts) {
-    while (arena_->parts_in_use() < parts) WaitOnce();
+    while (arena_->parts_in_use() < parts) Wait(ArenaPart::kManyWaits);
   }
 
   // What needs more than any part has room for is looked for in all of them.
@@ -242,7 +254,8 @@ TEST_F(ArenaPartsTest, NoMoreComeIntoUseWhereItIsAtTimes) {
       continue;
     }
     period = now;
-    for (uint32_t n = 0; n < ArenaPart::kManyWaits / 8; ++n, ++i) WaitOnce();
+    Wait(ArenaPart::kManyWaits / 8);
+    i += ArenaPart::kManyWaits / 8;
   }
   EXPECT_GE(part.waits(), ArenaPart::kManyWaits);
   EXPECT_EQ(arena_->parts_in_use(), 1u);
