@@ -87,8 +87,9 @@ class Retention {
   }
 
   // What was there all through the last `period` milliseconds or more, and so
-  // was of no use to anybody; 0 when that has been asked since. The working set
-  // as Bonwick & Adams measure it for their depot. `free` is how much there is.
+  // was of no use to anybody; 0 when that has been asked since, or never. The
+  // working set as Bonwick & Adams measure it for their depot. `free` is how
+  // much there is.
   size_t Surplus(size_t free, int64_t period, int64_t now) {
     if (!Passes(window_, period, now)) return 0;
     return std::min(free, low_water_.exchange(free, std::memory_order_relaxed));
@@ -143,7 +144,7 @@ class Retention {
   std::atomic<int64_t> second_{0};
   std::atomic<size_t> needed_low_water_{0};
   std::atomic<int64_t> reconsidered_{0};
-  std::atomic<size_t> low_water_{SIZE_MAX};
+  std::atomic<size_t> low_water_{0};
   std::atomic<int64_t> window_{0};
 };
 
