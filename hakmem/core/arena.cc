@@ -59,6 +59,7 @@ void Arena::SetUp() {
   Mutex::DetectValgrind();
   HelgrindIgnore(&work_, sizeof(work_));
   HelgrindIgnore(&pressed_, sizeof(pressed_));
+  HelgrindIgnore(&purge_cost_, sizeof(purge_cost_));
   HelgrindIgnore(&demand_, sizeof(demand_));
   HelgrindIgnore(&regretted_, sizeof(regretted_));
   HelgrindIgnore(&large_regretted_, sizeof(large_regretted_));

@@ -32,6 +32,7 @@
 #include "hakmem/core/mutex.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/options.h"
+#include "hakmem/core/os.h"
 #include "hakmem/core/size_class.h"
 
 namespace hakmem {
@@ -271,6 +272,26 @@ class Arena {
   // Valid once EnsureReady() has returned true.
   const Options& options() const { return options_; }
 
+  // Whether free memory goes of itself; and as soon as it is too much, or only
+  // when nobody wanted it for HAKMEM_DECAY_MS.
+  bool purges() const { return options_.purge != kPurgeAsked; }
+  bool purges_at_once() {
+    if (options_.purge == kPurgeAtOnce) return true;
+    if (pressed()) return purges();
+    return options_.purge == kPurgeByCost && PurgesCheaply();
+  }
+
+  // What os::PurgeNanoseconds() says, which is asked when it is first needed.
+  enum class PurgeCost : uint8_t { kNotKnown, kLittle, kMuch };
+  PurgeCost purge_cost() const {
+    return purge_cost_.load(std::memory_order_relaxed);
+  }
+  void NotePurgeCost(int64_t nanoseconds) {
+    purge_cost_.store(
+        nanoseconds > kMuchPurge ? PurgeCost::kMuch : PurgeCost::kLittle,
+        std::memory_order_relaxed);
+  }
+
   // HAKMEM_DECAY_MS, in milliseconds.
   int64_t decay_period() const {
     return static_cast<int64_t>(options_.decay_ms);
@@ -359,6 +380,20 @@ class Arena {
   // No part is smaller, but for the only one: in granules, 4 GiB.
   static constexpr uint32_t kLeastPart = 2 * ArenaMaps::kStep;
 
+  // Where os::Purge() takes more nanoseconds than this for a page, memory does
+  // not go at once of itself. On most machines it takes 500 to 2,000. Where it
+  // takes 10,000, a virtual machine without help of the processor, page faults
+  // take as long, and the workloads "server", "strings" and "peaks" take 0.6 of
+  // the time if only what nobody wanted for a while goes: docs/memory.md.
+  static constexpr int64_t kMuchPurge = 5000;
+
+  bool PurgesCheaply() {
+    if (purge_cost() == PurgeCost::kNotKnown) {
+      NotePurgeCost(os::PurgeNanoseconds());
+    }
+    return purge_cost() == PurgeCost::kLittle;
+  }
+
   void Ask();
   void SetUp();
   void Divide();
@@ -429,6 +464,7 @@ class Arena {
   // These are read by all, and change rarely.
   alignas(64) std::atomic<uint32_t> parts_in_use_{0};
   std::atomic<bool> pressed_{false};
+  std::atomic<PurgeCost> purge_cost_{PurgeCost::kNotKnown};
   std::atomic<uint32_t> own_bins_{0};  // changes under the lock of part 0
   std::array<std::atomic<uint8_t>, kMostOwnBins> own_bin_twins_{};
   Demand demand_;

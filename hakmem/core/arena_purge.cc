@@ -147,14 +147,13 @@ void ArenaPart::ForgetPurged(int64_t now) {
 // as long on four parts, since none could keep a slab or two.
 void ArenaPart::PurgeBeyondBound(int64_t now) {
   NotePressure();
-  const Options& options = arena_->options();
-  if (options.purge == 0) {
+  if (!arena_->purges()) {
     ShowFigures();
     return;
   }
-  const size_t plain =
-      (arena_->demand().bytes() / kRetainedShare + options.retain_bytes) >>
-      kGranuleShift;
+  const size_t plain = (arena_->demand().bytes() / kRetainedShare +
+                        arena_->options().retain_bytes) >>
+                       kGranuleShift;
   retention_.Reconsider(Dirty(), arena_->decay_period(), now);
   const size_t dirty = DirtyInAll();
   const size_t swing = Swing(now);
@@ -171,7 +170,8 @@ void ArenaPart::PurgeBeyondBound(int64_t now) {
   if (sparse != sparse_surplus_.load(std::memory_order_relaxed)) {
     sparse_surplus_.store(sparse, std::memory_order_relaxed);
   }
-  if (const size_t bound = bound_for(swing); dirty > bound) {
+  if (const size_t bound = bound_for(swing);
+      dirty > bound && arena_->purges_at_once()) {
     // A little more than needed, so that the next free does not come here
     // again; of a peak to which the program comes back, no more than that.
     const size_t surplus = dirty - bound + std::min(bound, plain) / 4;
@@ -221,7 +221,7 @@ void ArenaPart::Tell() {
 }
 
 void ArenaPart::DecayLocked(int64_t now) {
-  if (arena_->options().purge == 0) return;
+  if (!arena_->purges()) return;
   ForgetPurged(now);
   size_t surplus = retention_.Surplus(Dirty(), arena_->decay_period(), now);
   if (surplus != 0 && std::exchange(large_taken_, false)) {

@@ -430,9 +430,8 @@ TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
 }
 
 TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
-  setenv("HAKMEM_PURGE", "0", 1);
+  purge_ = "0";
   Make(64 * kMiB, 0);
-  unsetenv("HAKMEM_PURGE");
   Span* const span = Allocate(300);
   Fill(span, 'p');
   Free(span);
@@ -441,6 +440,53 @@ TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
   EXPECT_EQ(arena_->Decay(os::CoarseMilliseconds() + 100000), 0u);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 300 * kGranuleSize);
   EXPECT_EQ(arena_->Purge(0), 300 * kGranuleSize);
+}
+
+TEST_F(ArenaTest, LaterWhatIsFreeStaysUntilNobodyWantedIt) {
+  purge_ = "later";
+  MakeWithDecay(0);
+  Free(Allocate(400));
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 400 * kGranuleSize);
+  const int64_t now = os::CoarseMilliseconds();
+  EXPECT_EQ(arena_->Decay(now), 0u) << "nobody knows since when it was free";
+  Span* const wanted = Allocate(300);
+  Free(wanted);
+  EXPECT_EQ(arena_->Decay(now + kDecay), 100 * kGranuleSize)
+      << "the 300 were wanted meanwhile";
+  EXPECT_EQ(arena_->Decay(now + 2 * kDecay), 300 * kGranuleSize);
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaTest, NearALimitLaterIsAtOnce) {
+  purge_ = "later";
+  MakeWithDecay(0);
+  arena_->SetPressed(true);
+  Free(Allocate(400));
+  EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaTest, ByDefaultItsCostSaysWhenMemoryGoes) {
+  purge_ = "auto";
+  for (const bool much : {false, true}) {
+    MakeWithDecay(0);
+    EXPECT_EQ(arena_->options().purge, Options().purge);
+    arena_->NotePurgeCost(much ? 10000 : 1000);
+    Free(Allocate(400));
+    EXPECT_EQ(arena_->GetStats().dirty_bytes, much ? 400 * kGranuleSize : 0);
+  }
+}
+
+TEST_F(ArenaTest, ItsCostIsFoundOutWhereItMatters) {
+  EXPECT_GT(os::PurgeNanoseconds(), 0);
+  for (const char* const purge : {"0", "1", "later", "auto"}) {
+    purge_ = purge;
+    Make(64 * kMiB, 0);
+    EXPECT_EQ(arena_->purge_cost(), Arena::PurgeCost::kNotKnown);
+    Free(Allocate(400));
+    EXPECT_EQ(arena_->purge_cost() != Arena::PurgeCost::kNotKnown,
+              arena_->options().purge == kPurgeByCost)
+        << purge;
+  }
 }
 
 TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {

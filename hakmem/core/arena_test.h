@@ -37,9 +37,11 @@ class ArenaTest : public testing::Test {
     setenv("HAKMEM_RETAIN_BYTES", std::to_string(retain_bytes).c_str(), 1);
     // So that what is dirty is what was used, whatever the system's setting.
     setenv("HAKMEM_HUGE_PAGES", "never", 1);
+    setenv("HAKMEM_PURGE", purge_, 1);
     arena_ = std::make_unique<Arena>();
     ASSERT_TRUE(arena_->EnsureReady());
     unsetenv("HAKMEM_HUGE_PAGES");
+    unsetenv("HAKMEM_PURGE");
     unsetenv("HAKMEM_ARENA_BYTES");
     unsetenv("HAKMEM_RETAIN_BYTES");
   }
@@ -123,6 +125,7 @@ class ArenaTest : public testing::Test {
     EXPECT_EQ(stats.large_bytes, large_bytes);
   }
 
+  const char* purge_ = "1";  // HAKMEM_PURGE
   std::unique_ptr<Arena> arena_;
 };
 

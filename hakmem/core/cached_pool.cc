@@ -87,6 +87,7 @@ bool CachedPool::Prepare(ThreadCache& cache, SizeClass size_class) {
   HelgrindIgnore(&housekeeping, sizeof(housekeeping));
   // Also where nobody gets room: what goes round by the depots waits there.
   housekeeping.pools[geometry().index].store(this, std::memory_order_relaxed);
+  backend_.NoteTidied();
   const uint32_t capacity = FirstCapacity(size_class);
   const size_t bytes = capacity * ClassSize(size_class);
   if (!cache_budget.TakeFirst(bytes)) {

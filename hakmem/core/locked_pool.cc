@@ -134,6 +134,7 @@ void LockedPool::NoteFirstSlab(SizeClass size_class, ClassState& of_class) {
   HelgrindIgnore(&retention_, sizeof(retention_));
   HelgrindIgnore(&own_dirty_pages_, sizeof(own_dirty_pages_));
   HelgrindIgnore(&dirty_pages_, sizeof(dirty_pages_));
+  HelgrindIgnore(&is_tidied_, sizeof(is_tidied_));
   HelgrindIgnore(&of_class.dirty_pages, sizeof(of_class.dirty_pages));
   ObservedClass& counts = of_class.counts;
   counts.slab_blocks = SlabBlocks(size_class);
@@ -214,7 +215,7 @@ void LockedPool::CountDirty(ClassState& state, Slab* slab, uint32_t before) {
 }
 
 void LockedPool::PurgeBeyondBound() {
-  if (arena.options().purge == 0) return;
+  if (!arena.purges()) return;
   const size_t plain = (arena.demand().bytes() / kRetainedShare +
                         arena.options().retain_bytes / kRetainedPart) /
                        os::kPageSize;
@@ -227,6 +228,7 @@ void LockedPool::PurgeBeyondBound() {
   for (;;) {
     const size_t dirty = dirty_pages_.load(std::memory_order_relaxed);
     if (dirty <= bound || own_dirty_pages() == 0) return;
+    if (is_tidied() && !arena.purges_at_once()) return;
     // Whoever has the lock looks once more when it has given it back.
     if (!purge_mu_.TryLock()) return;
     // More than needed, so that the next slab does not come here again; of a
@@ -240,7 +242,7 @@ void LockedPool::PurgeBeyondBound() {
 }
 
 size_t LockedPool::Decay(int64_t now) {
-  if (arena.options().purge == 0 || !purge_mu_.TryLock()) return 0;
+  if (!arena.purges() || !purge_mu_.TryLock()) return 0;
   const size_t purged = PurgePages(
       retention_.Surplus(own_dirty_pages(), arena.decay_period(), now));
   purge_mu_.Unlock();

@@ -46,6 +46,10 @@ class LockedPool {
 
   const PoolGeometry& geometry() const { return geometry_; }
 
+  // Says that from now on Decay() is called time and again. Until then, pages
+  // go as soon as there are too many, whatever HAKMEM_PURGE says of later.
+  void NoteTidied() { is_tidied_.store(true, std::memory_order_relaxed); }
+
   // A block of the class, or null when memory has run out. This and Free() may
   // change errno when others contend; all else keeps it.
   void* Allocate(SizeClass size_class);
@@ -268,6 +272,8 @@ class LockedPool {
     return own_dirty_pages_.load(std::memory_order_relaxed);
   }
 
+  bool is_tidied() const { return is_tidied_.load(std::memory_order_relaxed); }
+
   static constinit std::atomic<size_t> dirty_pages_;
 
   const PoolGeometry geometry_;
@@ -278,6 +284,7 @@ class LockedPool {
   Retention retention_{arena.regretted(), os::kPageSize};
   std::atomic<size_t> own_dirty_pages_{0};
   std::atomic<bool> shown_{false};  // the states, to those who look
+  std::atomic<bool> is_tidied_{false};
   std::atomic<Owner*> owners_{nullptr};
   // By bin. The lock of a bin is in states_[bin % kLocks].
   std::array<ClassState, kMaxPoolBins> states_;

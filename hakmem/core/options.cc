@@ -15,6 +15,7 @@ constexpr std::string_view kPrefix = "HAKMEM_";
 
 constexpr std::string_view kHugePagesWords[] = {"0", "1", "never"};
 constexpr std::string_view kMincoreWords[] = {"0", "1", "never"};
+constexpr std::string_view kPurgeWords[] = {"0", "1", "later", "auto"};
 constexpr std::string_view kSitesWords[] = {"0", "caller"};
 constexpr std::string_view kLeaksWords[] = {"0", "1"};
 constexpr std::string_view kStatsWords[] = {"0", "exit"};
@@ -47,8 +48,9 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_MINCORE", &Options::mincore, 0, 2,
      "1: may ask which pages are used; never: not; 0: if no filter is seen",
      kMincoreWords},
-    {"HAKMEM_PURGE", &Options::purge, 0, 1,
-     "1: return free memory to the system; 0: only when that is asked for"},
+    {"HAKMEM_PURGE", &Options::purge, 0, 3,
+     "free memory goes 1: at once; later; auto: by what it costs; 0: if asked",
+     kPurgeWords},
     {"HAKMEM_SITES", &Options::sites, 0, 1,
      "caller: count every block for the address that called malloc",
      kSitesWords},

@@ -35,6 +35,14 @@ inline constexpr uint64_t kMincoreIfUnfiltered = 0;
 inline constexpr uint64_t kMincoreAlways = 1;
 inline constexpr uint64_t kMincoreNever = 2;
 
+// What HAKMEM_PURGE may be: free memory goes when that is asked for, as soon as
+// it is more than may stay, when nobody wanted it for HAKMEM_DECAY_MS, or at
+// once where the system takes little time for it and later where it takes much.
+inline constexpr uint64_t kPurgeAsked = 0;
+inline constexpr uint64_t kPurgeAtOnce = 1;
+inline constexpr uint64_t kPurgeLater = 2;
+inline constexpr uint64_t kPurgeByCost = 3;
+
 // What HAKMEM_PROFILE may be, beside a number of seconds.
 inline constexpr uint64_t kProfileNever = 0;
 inline constexpr uint64_t kProfileAtExit = 1;
@@ -71,8 +79,8 @@ struct Options {
   uint64_t huge_pages = kHugePagesAsSet;
   // Whether mincore() may be called, which not every sandbox allows.
   uint64_t mincore = kMincoreIfUnfiltered;
-  // 1: free memory goes back to the system. 0: only when it is asked for.
-  uint64_t purge = 1;
+  // When free memory goes back to the system.
+  uint64_t purge = kPurgeByCost;
   // kSitesByCaller: every plain allocation belongs to its caller's site.
   uint64_t sites = 0;
   // Whether sites with live blocks are written at exit, and statistics.

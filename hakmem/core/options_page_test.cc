@@ -20,8 +20,14 @@ TEST(OptionsPageTest, HasTheRowOfEveryOptionAndNoOther) {
   std::ostringstream expected;
   const Options defaults;
   for (const OptionInfo& option : OptionTable()) {
-    expected << "| `" << option.name << "` | " << defaults.*option.member
-             << " | " << option.meaning << " |\n";
+    const uint64_t value = defaults.*option.member;
+    expected << "| `" << option.name << "` | ";
+    if (option.words.empty()) {
+      expected << value;
+    } else {
+      expected << option.words[value];
+    }
+    expected << " | " << option.meaning << " |\n";
   }
   EXPECT_EQ(rows.str(), expected.str());
 }

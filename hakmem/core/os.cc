@@ -44,6 +44,12 @@ void* MapAligned(size_t bytes, size_t alignment, int protection) {
   return reinterpret_cast<void*>(start);
 }
 
+int64_t Nanoseconds() {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1000000000 + now.tv_nsec;
+}
+
 }  // namespace
 
 void* Reserve(size_t bytes, size_t alignment) {
@@ -67,6 +73,21 @@ bool AllowReading(void* start, size_t bytes) {
 bool Purge(void* start, size_t bytes) {
   const ErrnoKeeper keeper;
   return madvise(start, bytes, MADV_DONTNEED) == 0;
+}
+
+int64_t PurgeNanoseconds() {
+  constexpr int kTries = 4;
+  void* const page = Map(kPageSize, kPageSize);
+  if (page == nullptr) return 0;
+  int64_t least = INT64_MAX;
+  for (int i = 0; i < kTries && least != 0; ++i) {
+    *static_cast<volatile char*>(page) = 1;
+    const int64_t before = Nanoseconds();
+    least =
+        Purge(page, kPageSize) ? std::min(least, Nanoseconds() - before) : 0;
+  }
+  Unmap(page, kPageSize);
+  return least;
 }
 
 void AskForHugePages(void* start, size_t bytes) {

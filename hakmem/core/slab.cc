@@ -129,7 +129,7 @@ uint8_t Slab::ThisPeriod() {
 // where it has 8,500, and took 1.4 times as long.
 uint8_t Slab::PurgeTail() {
   const size_t bytes = TailPages(size_class) * os::kPageSize;
-  if (bytes == 0 || arena.options().purge == 0) return 0;
+  if (bytes == 0 || !arena.purges_at_once()) return 0;
   SlabUse& use = SlabUse::Of(size_class);
   if (use.IsLittle() || use.KeepsTail()) return 0;
   if (!os::Purge(arena.AddressOf(start + granules) - bytes, bytes)) return 0;
@@ -143,7 +143,7 @@ uint8_t Slab::PurgeTail() {
 // four threads, each block touched at its beginning, has 5 times as many page
 // faults and takes 1.25 times as long.
 uint32_t Slab::UnusedPages() const {
-  if (arena.options().purge == 0) return 0;
+  if (!arena.purges()) return 0;
   return SlabUse::Of(size_class)
       .UnusedPages(arena.AddressOf(start), granules * kPagesPerGranule);
 }

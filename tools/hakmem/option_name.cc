@@ -51,6 +51,12 @@ std::string FormatValues(const OptionInfo& option) {
   return absl::StrCat(absl::StrJoin(words, ", "), " or ", last);
 }
 
+std::string FormatDefault(const OptionInfo& option) {
+  const uint64_t value = Options().*option.member;
+  return option.words.empty() ? FormatValue(value)
+                              : std::string(option.words[value]);
+}
+
 std::string FormatValue(uint64_t value) {
   const char* unit = "";
   for (const char* const next : {"K", "M", "G", "T"}) {

@@ -27,6 +27,9 @@ std::string SwitchedOn(const OptionInfo& option);
 // path".
 std::string FormatValues(const OptionInfo& option);
 
+// What it is where nobody says anything.
+std::string FormatDefault(const OptionInfo& option);
+
 // A value as a user would write it: 64M, or in plain digits where no unit fits.
 std::string FormatValue(uint64_t value);
 

@@ -18,13 +18,11 @@ int Options(std::span<char* const> arguments) {
                  arguments[0]);
     return kExitUsage;
   }
-  const hakmem::Options defaults;
   std::string text;
   for (const OptionInfo& option : OptionTable()) {
     absl::StrAppend(&text, "--", OptionName(option), "=",
-                    FormatValue(defaults.*option.member), "  (", option.name,
-                    ", ", FormatValues(option), ")\n    ", option.meaning,
-                    "\n");
+                    FormatDefault(option), "  (", option.name, ", ",
+                    FormatValues(option), ")\n    ", option.meaning, "\n");
   }
   std::fputs(text.c_str(), stdout);
   return 0;

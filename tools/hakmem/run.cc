@@ -68,7 +68,7 @@ absl::Status ApplyOption(absl::string_view argument) {
   if (text.empty() && equals == absl::string_view::npos) {
     return absl::InvalidArgumentError(
         absl::StrCat(flag, " needs a value: ", flag, "=",
-                     FormatValue(Options().*option->member)));
+                     FormatDefault(*option)));
   }
   Options ignored;
   switch (SetOption(*option, text, ignored)) {
