@@ -1,9 +1,7 @@
 // Memory that ends: a small arena, limits of the system, no arena at all.
 //
 // Options and limits hold for a whole process from its first call on, so each
-// test runs a part of this program in a process of its own: RunInProcess()
-// starts it, with an environment of its own, and what is named there as
-// LIMITS_PART runs in place of main().
+// test runs a part of this program in a process of its own: StartPart().
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -17,11 +15,8 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
-#include <initializer_list>
-#include <string>
 #include <string_view>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -29,15 +24,10 @@
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/start_process.h"
 
+namespace hakmem {
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
-
-hak_stats Stats() {
-  hak_stats stats;
-  CHECK(hak_stats_get(&stats, sizeof(stats)) == 0);
-  return stats;
-}
 
 // Blocks of one size, each filled with what its number says. Where they stand
 // is noted in memory that does not come from the heap that is being used up.
@@ -399,7 +389,7 @@ void SoftLimit() {
   CHECK(Stats().free_dirty_bytes > 0);
 }
 
-constexpr std::pair<std::string_view, void (*)()> kParts[] = {
+constexpr Part kParts[] = {
     {"held_limit", &HeldLimit},
     {"held_limit_of_direct_mappings", &HeldLimitOfDirectMappings},
     {"soft_limit", &SoftLimit},
@@ -419,8 +409,8 @@ constexpr std::pair<std::string_view, void (*)()> kParts[] = {
 void BeforeConstructors(int, char**, char** environment) {
   // getenv() knows nothing yet.
   const std::string_view part = environment[0] == nullptr ? "" : environment[0];
-  if (part == "LIMITS_PART=small_arena_early") free(malloc(100));
-  if (part != "LIMITS_PART=no_arena") return;
+  if (part == "PART=small_arena_early") free(malloc(100));
+  if (part != "PART=no_arena") return;
   char text[64] = {};
   const int fd = open("/proc/self/statm", O_RDONLY);
   if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0) _exit(2);
@@ -435,78 +425,63 @@ void BeforeConstructors(int, char**, char** environment) {
 
 HAKMEM_RUN_BEFORE_CONSTRUCTORS(&BeforeConstructors);
 
-[[gnu::constructor]] void RunPart() {
-  const char* const part = getenv("LIMITS_PART");
-  if (part == nullptr) return;
-  for (const auto& [name, body] : kParts) {
-    if (name != part) continue;
-    body();
-    _exit(0);
-  }
-  _exit(3);
-}
-
-// Runs a part in a process with these variables and, unless 0, this limit of
-// address space.
-void RunInProcess(const char* part,
-                  std::initializer_list<const char*> environment,
-                  size_t address_space = 0) {
-  const std::string name = std::string("LIMITS_PART=") + part;
-  std::vector<const char*> variables = {name.c_str()};
-  variables.insert(variables.end(), environment);
-  EXPECT_EQ(hakmem::StartProcess(variables, address_space), 0);
-}
+[[gnu::constructor]] void RunThePart() { RunPart(kParts); }
 
 TEST(LimitsTest, ASmallArenaUsedUpLosesNothing) {
-  RunInProcess("small_arena",
-               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+  EXPECT_EQ(StartPart("small_arena",
+                      {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"}),
+            0);
 }
 
 // Options hold also where the first call comes before the C library has made
 // the environment known.
 TEST(LimitsTest, OptionsAreReadHoweverEarlyTheFirstCall) {
-  RunInProcess("small_arena_early",
-               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+  EXPECT_EQ(StartPart("small_arena_early",
+                      {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"}),
+            0);
 }
 
 TEST(LimitsTest, ThreadsAtTheEndOfASmallArena) {
-  RunInProcess("small_arena_threads",
-               {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"});
+  EXPECT_EQ(StartPart("small_arena_threads",
+                      {"HAKMEM_ARENA_BYTES=4M", "HAKMEM_DIRECT_MAPS=0"}),
+            0);
 }
 
 TEST(LimitsTest, DirectMappingsServeWhatASmallArenaCannot) {
-  RunInProcess("spill", {"HAKMEM_ARENA_BYTES=4M"});
+  EXPECT_EQ(StartPart("spill", {"HAKMEM_ARENA_BYTES=4M"}), 0);
 }
 
 TEST(LimitsTest, DirectMappingsAreResized) {
-  RunInProcess("resize_direct", {"HAKMEM_ARENA_BYTES=4M"});
+  EXPECT_EQ(StartPart("resize_direct", {"HAKMEM_ARENA_BYTES=4M"}), 0);
 }
 
 TEST(LimitsTest, UnderALimitThatComesInTheMiddle) {
-  RunInProcess("limit_in_the_middle", {"HAKMEM_ARENA_BYTES=64M"});
+  EXPECT_EQ(StartPart("limit_in_the_middle", {"HAKMEM_ARENA_BYTES=64M"}), 0);
 }
 
 TEST(LimitsTest, UnderALimitOfAddressSpace) {
-  RunInProcess("address_space", {}, 700 * kMiB);
+  EXPECT_EQ(StartPart("address_space", {}, 700 * kMiB), 0);
 }
 
 TEST(LimitsTest, UnderALimitOfTheDataSegment) {
-  RunInProcess("data_segment", {});
+  EXPECT_EQ(StartPart("data_segment"), 0);
 }
 
 TEST(LimitsTest, NoMoreIsHeldThanTheLimit) {
-  RunInProcess("held_limit", {"HAKMEM_LIMIT=48M"});
+  EXPECT_EQ(StartPart("held_limit", {"HAKMEM_LIMIT=48M"}), 0);
 }
 
 TEST(LimitsTest, NorInDirectMappings) {
-  RunInProcess("held_limit_of_direct_mappings",
-               {"HAKMEM_LIMIT=48M", "HAKMEM_ARENA_BYTES=4M"});
+  EXPECT_EQ(StartPart("held_limit_of_direct_mappings",
+                      {"HAKMEM_LIMIT=48M", "HAKMEM_ARENA_BYTES=4M"}),
+            0);
 }
 
 TEST(LimitsTest, BeyondTheSoftLimitNothingIsKept) {
-  RunInProcess("soft_limit", {"HAKMEM_SOFT_LIMIT=32M"});
+  EXPECT_EQ(StartPart("soft_limit", {"HAKMEM_SOFT_LIMIT=32M"}), 0);
 }
 
-TEST(LimitsTest, WithoutAnyReservation) { RunInProcess("no_arena", {}); }
+TEST(LimitsTest, WithoutAnyReservation) { EXPECT_EQ(StartPart("no_arena"), 0); }
 
 }  // namespace
+}  // namespace hakmem

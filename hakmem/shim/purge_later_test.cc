@@ -3,12 +3,10 @@
 // free as a whole slab.
 
 #include <malloc.h>
-#include <unistd.h>
 
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -16,18 +14,13 @@
 #include "hakmem/shim/hakmem.h"
 #include "hakmem/shim/start_process.h"
 
+namespace hakmem {
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
 // Of each pool, and of the arena itself.
 constexpr size_t kSizes[] = {1000, 6000, 20000, 100000, 2 * kMiB};
-
-hak_stats Stats() {
-  hak_stats stats;
-  CHECK(hak_stats_get(&stats, sizeof(stats)) == 0);
-  return stats;
-}
 
 size_t Resident() { return Stats().resident_bytes; }
 
@@ -90,36 +83,26 @@ void Goes() {
   }
 }
 
-constexpr std::pair<std::string_view, void (*)()> kParts[] = {
+constexpr Part kParts[] = {
     {"slabs_stay", &SlabsStay}, {"pages_stay", &PagesStay}, {"goes", &Goes}};
 
-[[gnu::constructor]] void RunPart() {
-  const char* const part = getenv("PURGE_PART");
-  if (part == nullptr) return;
-  for (const auto& [name, body] : kParts) {
-    if (name != part) continue;
-    body();
-    _exit(0);
-  }
-  _exit(3);
-}
+[[gnu::constructor]] void RunThePart() { RunPart(kParts); }
 
 TEST(PurgeLaterTest, FreeSlabsStayUnlessTheyAreAskedFor) {
-  EXPECT_EQ(hakmem::StartProcess({"PURGE_PART=slabs_stay", "HAKMEM_PURGE=later",
-                                  "HAKMEM_DECAY_MS=3600000"}),
+  EXPECT_EQ(StartPart("slabs_stay",
+                      {"HAKMEM_PURGE=later", "HAKMEM_DECAY_MS=3600000"}),
             0);
 }
 
 TEST(PurgeLaterTest, FreePagesOfSlabsStay) {
-  EXPECT_EQ(hakmem::StartProcess({"PURGE_PART=pages_stay", "HAKMEM_PURGE=later",
-                                  "HAKMEM_DECAY_MS=3600000"}),
+  EXPECT_EQ(StartPart("pages_stay",
+                      {"HAKMEM_PURGE=later", "HAKMEM_DECAY_MS=3600000"}),
             0);
 }
 
 TEST(PurgeLaterTest, TheyGoWhenNobodyWantedThem) {
-  EXPECT_EQ(hakmem::StartProcess(
-                {"PURGE_PART=goes", "HAKMEM_PURGE=later", "HAKMEM_DECAY_MS=1"}),
-            0);
+  EXPECT_EQ(StartPart("goes", {"HAKMEM_PURGE=later", "HAKMEM_DECAY_MS=1"}), 0);
 }
 
 }  // namespace
+}  // namespace hakmem

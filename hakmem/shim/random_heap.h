@@ -97,7 +97,7 @@ class Workload {
     CHECK(malloc_usable_size(block) >= size);
     slot.block = static_cast<unsigned char*>(block);
     slot.size = size;
-    for (size_t at = 0; zero && at < size; at = NextAt(at, size)) {
+    for (size_t at = 0; zero && at < size; at = NextAt(at)) {
       CHECK(slot.block[at] == 0);
     }
     Mark(slot);
@@ -136,19 +136,17 @@ class Workload {
 
   // Every byte of small blocks; of large ones the first ones and some of each
   // page.
-  static size_t NextAt(size_t at, size_t) {
-    return at < 512 ? at + 1 : at + 1021;
-  }
+  static size_t NextAt(size_t at) { return at < 512 ? at + 1 : at + 1021; }
 
   void Mark(Slot& slot) {
     slot.mark = static_cast<unsigned char>(Next(state_) | 1);
-    for (size_t at = 0; at < slot.size; at = NextAt(at, slot.size)) {
+    for (size_t at = 0; at < slot.size; at = NextAt(at)) {
       slot.block[at] = static_cast<unsigned char>(slot.mark + at);
     }
   }
 
   void CheckMarks(const Slot& slot, size_t size) const {
-    for (size_t at = 0; at < size; at = NextAt(at, slot.size)) {
+    for (size_t at = 0; at < size; at = NextAt(at)) {
       CHECK(slot.block[at] == static_cast<unsigned char>(slot.mark + at));
     }
   }

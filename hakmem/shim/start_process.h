@@ -10,7 +10,14 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
+#include <cstdlib>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
+
+#include "hakmem/shim/hakmem.h"
 
 // Ends the process where the condition does not hold.
 #define CHECK(condition)                                            \
@@ -54,6 +61,39 @@ inline int StartProcess(const std::vector<const char*>& environment,
   int status = 0;
   if (waitpid(child, &status, 0) != child) return -1;
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+// What a test runs in a process of its own, by name.
+using Part = std::pair<std::string_view, void (*)()>;
+
+// To be called by a constructor of the program: runs the part that StartPart()
+// has started it for, in place of main(). It ends with status 0 if the part
+// returns.
+inline void RunPart(std::span<const Part> parts) {
+  const char* const part = std::getenv("PART");
+  if (part == nullptr) return;
+  for (const auto& [name, body] : parts) {
+    if (name != part) continue;
+    body();
+    _exit(0);
+  }
+  Fail(__FILE__, __LINE__, part);
+}
+
+// As StartProcess(), for that part.
+inline int StartPart(std::string_view part,
+                     std::vector<const char*> environment = {},
+                     size_t address_space = 0) {
+  const std::string variable = "PART=" + std::string(part);
+  environment.insert(environment.begin(), variable.c_str());
+  return StartProcess(environment, address_space);
+}
+
+// What hak_stats_get() says.
+inline hak_stats Stats() {
+  hak_stats stats;
+  CHECK(hak_stats_get(&stats, sizeof(stats)) == 0);
+  return stats;
 }
 
 }  // namespace hakmem
