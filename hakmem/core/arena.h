@@ -380,12 +380,13 @@ class Arena {
   // No part is smaller, but for the only one: in granules, 4 GiB.
   static constexpr uint32_t kLeastPart = 2 * ArenaMaps::kStep;
 
-  // Where os::Purge() takes more nanoseconds than this for a page, memory does
-  // not go at once of itself. On most machines it takes 500 to 2,000. Where it
-  // takes 10,000, a virtual machine without help of the processor, page faults
-  // take as long, and the workloads "server", "strings" and "peaks" take 0.6 of
-  // the time if only what nobody wanted for a while goes: docs/memory.md.
-  static constexpr int64_t kMuchPurge = 5000;
+  // Where os::PurgeNanoseconds() is more than this, memory does not go at once
+  // of itself. On the machine that docs/performance.md's table is from two pages
+  // took 1,600, by a loop of calls. On a virtual machine without help of the
+  // processor one takes 5,000 to 6,000 (os_benchmark) and wanting it back twice
+  // that, and the workloads "server", "strings" and "peaks" take 0.6 of the time
+  // if only what nobody wanted for a while goes: docs/memory.md.
+  static constexpr int64_t kMuchPurge = 3000;
 
   bool PurgesCheaply() {
     if (purge_cost() == PurgeCost::kNotKnown) {
