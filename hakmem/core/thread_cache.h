@@ -293,6 +293,8 @@ class ThreadCache {
   static constexpr uint32_t kNotMarked = kNoSite + 3;
   static constexpr uint32_t kMarkNotKnown = kNoSite + 4;  // not asked yet
   uint32_t mark() const { return mark_; }
+  // From kBySample only to a site and back, where windows may be ended:
+  // somebody who began before this may still write kMarked.
   void SetMark(uint32_t mark) {
     // A thread that counts in windows begins the next one.
     const L2Way way =
