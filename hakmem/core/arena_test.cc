@@ -16,6 +16,7 @@
 #include "hakmem/core/arena_test.h"
 #include "hakmem/core/observed.h"
 #include "hakmem/core/os.h"
+#include "hakmem/core/retention.h"
 #include "hakmem/core/slab_use.h"
 
 namespace hakmem {
@@ -445,16 +446,63 @@ TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
 TEST_F(ArenaTest, LaterWhatIsFreeStaysUntilNobodyWantedIt) {
   purge_ = "later";
   MakeWithDecay(0);
+  int64_t now = os::CoarseMilliseconds() + kDecay * 20;
+  EXPECT_EQ(arena_->Decay(now), 0u);
   Free(Allocate(400));
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 400 * kGranuleSize);
-  const int64_t now = os::CoarseMilliseconds();
-  EXPECT_EQ(arena_->Decay(now), 0u) << "nobody knows since when it was free";
+  now += 10 * kDecay;
+  EXPECT_EQ(arena_->Decay(now), 0u) << "it has not been free for so long";
   Span* const wanted = Allocate(300);
   Free(wanted);
-  EXPECT_EQ(arena_->Decay(now + kDecay), 100 * kGranuleSize)
+  EXPECT_EQ(arena_->Decay(now + 10 * kDecay - 1), 0u);
+  now += 10 * kDecay;
+  EXPECT_EQ(arena_->Decay(now), 100 * kGranuleSize)
       << "the 300 were wanted meanwhile";
-  EXPECT_EQ(arena_->Decay(now + 2 * kDecay), 300 * kGranuleSize);
+  EXPECT_EQ(arena_->Decay(now + 10 * kDecay), 300 * kGranuleSize);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
+}
+
+TEST_F(ArenaTest, LaterWhatIsHardlyThereGoesSooner) {
+  constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
+  purge_ = "later";
+  MakeWithDecay(0);
+  const int64_t now = os::CoarseMilliseconds() + kDecay * 20;
+  EXPECT_EQ(arena_->Decay(now), 0u);
+  arena_->FreeSpan(Allocate(400, kGranuleSize, 7), Metadata::kUnit,
+                   390 * kPages, 40 * kPages);
+  EXPECT_EQ(arena_->Decay(now + kDecay), 0u);
+  EXPECT_EQ(arena_->Decay(now + 2 * kDecay), 400 * kGranuleSize);
+}
+
+// After how many HAKMEM_DECAY_MS memory goes that nobody wanted.
+TEST_F(ArenaTest, UnwantedMemoryGoesByWhatThatCosts) {
+  const auto periods = [this](bool sparse) {
+    Retention retention;
+    int64_t now = 100 * kDecay;
+    EXPECT_EQ(arena_->Unwanted(retention, 7, sparse, now), 0u);
+    int64_t passed = 0;
+    for (size_t unwanted = 0; unwanted == 0; ++passed) {
+      EXPECT_EQ(arena_->Unwanted(retention, 7, sparse, now + kDecay - 1), 0u);
+      now += kDecay;
+      unwanted = arena_->Unwanted(retention, 7, sparse, now);
+      EXPECT_TRUE(unwanted == 0 || unwanted == 7);
+    }
+    return passed;
+  };
+  for (const char* const purge : {"1", "later", "auto"}) {
+    for (const bool much : {false, true}) {
+      for (const bool pressed : {false, true}) {
+        purge_ = purge;
+        MakeWithDecay(0);
+        arena_->NotePurgeCost(much ? 10000 : 1000);
+        arena_->SetPressed(pressed);
+        const bool later = arena_->options().purge == kPurgeLater ||
+                           (arena_->options().purge == kPurgeByCost && much);
+        EXPECT_EQ(periods(false), later && !pressed ? 10 : 1);
+        EXPECT_EQ(periods(true), 1);
+      }
+    }
+  }
 }
 
 TEST_F(ArenaTest, NearALimitLaterIsAtOnce) {
@@ -487,6 +535,20 @@ TEST_F(ArenaTest, ItsCostIsFoundOutWhereItMatters) {
               arena_->options().purge == kPurgeByCost)
         << purge;
   }
+  // Also where there is never too much, once some of it is to go.
+  purge_ = "auto";
+  MakeWithDecay(64 * kMiB);
+  int64_t now = os::CoarseMilliseconds() + kDecay * 20;
+  arena_->Decay(now);
+  Free(Allocate(400));
+  arena_->Decay(now += kDecay);
+  EXPECT_EQ(arena_->purge_cost(), Arena::PurgeCost::kNotKnown);
+  const size_t gone = arena_->Decay(now += kDecay);
+  ASSERT_NE(arena_->purge_cost(), Arena::PurgeCost::kNotKnown);
+  const bool much = arena_->purge_cost() == Arena::PurgeCost::kMuch;
+  EXPECT_EQ(gone, much ? 0 : 400 * kGranuleSize);
+  now += 10 * kDecay;
+  EXPECT_EQ(arena_->Decay(now), much ? 400 * kGranuleSize : 0);
 }
 
 TEST_F(ArenaTest, ResidencyIsWhatWasTouched) {

@@ -243,8 +243,8 @@ void LockedPool::PurgeBeyondBound() {
 
 size_t LockedPool::Decay(int64_t now) {
   if (!arena.purges() || !purge_mu_.TryLock()) return 0;
-  const size_t purged = PurgePages(
-      retention_.Surplus(own_dirty_pages(), arena.decay_period(), now));
+  const size_t purged =
+      PurgePages(arena.Unwanted(retention_, own_dirty_pages(), false, now));
   purge_mu_.Unlock();
   return purged;
 }

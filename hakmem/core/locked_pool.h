@@ -108,8 +108,8 @@ class LockedPool {
   // the system. Says how many bytes.
   size_t Purge();
 
-  // Returns those that nobody wanted for HAKMEM_DECAY_MS, of slabs that are
-  // half empty, unless another thread is at it. Says how many bytes. `now` is
+  // Returns those that nobody wanted for long enough, of slabs that are half
+  // empty, unless another thread is at it. Says how many bytes. `now` is
   // os::CoarseMilliseconds().
   size_t Decay(int64_t now);
 

@@ -36,8 +36,9 @@ inline constexpr uint64_t kMincoreAlways = 1;
 inline constexpr uint64_t kMincoreNever = 2;
 
 // What HAKMEM_PURGE may be: free memory goes when that is asked for, as soon as
-// it is more than may stay, when nobody wanted it for HAKMEM_DECAY_MS, or at
-// once where the system takes little time for it and later where it takes much.
+// it is more than may stay, when nobody wanted it for ten HAKMEM_DECAY_MS, or
+// at once where the system takes little time for it and later where it takes
+// much.
 inline constexpr uint64_t kPurgeAsked = 0;
 inline constexpr uint64_t kPurgeAtOnce = 1;
 inline constexpr uint64_t kPurgeLater = 2;
@@ -70,8 +71,8 @@ struct Options {
   // 0: no such limit.
   uint64_t soft_limit = 0;
   uint64_t limit = 0;
-  // Free memory that nobody wanted for this long goes at the next occasion, in
-  // milliseconds.
+  // Free memory that nobody wanted for this long, or ten times that where it
+  // goes later, goes at the next occasion, in milliseconds.
   uint64_t decay_ms = 100;
   // 1: a thread of hakmem's own returns memory while the program does nothing.
   uint64_t background = 0;

@@ -13,12 +13,14 @@ namespace {
 // look at what is there, a second one that finds it still there, and the same
 // for the slabs and the arena; with the sleep before the first one that is
 // 0.65 s. What was kept because it had been wanted back before takes longer,
-// half of it a second.
+// half of it a second; and so does what goes later (HAKMEM_PURGE).
 constexpr int64_t kLongestSleep = 250;
 constexpr int64_t kAftermath = 10000;
 
 void Run(OwnThread& self) {
   const auto period = arena.decay_period();
+  const auto aftermath =
+      std::max(kAftermath, 4 * Arena::kLaterPeriods * period);
   size_t work = 0;
   size_t live = 0;
   int64_t busy_until = 0;
@@ -27,7 +29,7 @@ void Run(OwnThread& self) {
     if (arena.work() != work || arena.live_bytes() != live) {
       work = arena.work();
       live = arena.live_bytes();
-      busy_until = now + kAftermath;
+      busy_until = now + aftermath;
     }
     if (now < busy_until) Tidy(now);
     self.Nap(now < busy_until ? period : std::max(period, kLongestSleep));

@@ -9,7 +9,7 @@
 namespace hakmem::heap {
 
 // Does what the calls of a busy program do in passing: depots give up what
-// nobody came for, slabs and the arena what nobody wanted for HAKMEM_DECAY_MS.
+// nobody came for, slabs and the arena what nobody wanted for a while.
 // `now` is os::CoarseMilliseconds(). Any thread may call it.
 void Tidy(int64_t now);
 

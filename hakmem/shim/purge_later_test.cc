@@ -1,6 +1,6 @@
-// HAKMEM_PURGE=later: what is free stays for HAKMEM_DECAY_MS, and goes when
-// nobody has wanted it for so long. Of pools without caches that is what is
-// free as a whole slab.
+// HAKMEM_PURGE=later: what is free stays for ten times HAKMEM_DECAY_MS, and
+// goes when nobody has wanted it for so long. Of pools without caches that is
+// what is free as a whole slab.
 
 #include <malloc.h>
 
