@@ -123,8 +123,8 @@ class Arena {
 
   // Where free memory goes later, it does so when nobody wanted it for so many
   // times HAKMEM_DECAY_MS. On the machine of docs/memory.md, "Where giving back
-  // costs much", the workloads "server", "strings" and "large" take 0.83, 0.92
-  // and 0.68 times as long as they do with 1; with 3 "server" takes 0.92.
+  // costs much", the workloads "server", "strings" and "large" take 0.84, 0.95
+  // and 0.6 times as long as they do with 1; with 3 "server" takes 0.92.
   static constexpr int64_t kLaterPeriods = 10;
 
   // Of `free`, which is bounded by `retention`, in its unit: what nobody wanted
@@ -396,8 +396,9 @@ class Arena {
   // of itself. On the machine that docs/performance.md's table is from two
   // pages took 1,600, by a loop of calls. On a virtual machine without help of
   // the processor one takes 5,000 to 6,000 (os_benchmark) and wanting it back
-  // twice that, and the workloads "server", "strings" and "peaks" take 0.6 of
-  // the time if only what nobody wanted for a while goes: docs/memory.md.
+  // twice that, and the workloads "server", "strings" and "peaks" take 0.4 to
+  // 0.7 of the time if only what nobody wanted for a while goes:
+  // docs/memory.md.
   static constexpr int64_t kMuchPurge = 3000;
 
   bool PurgesCheaply() {

@@ -236,14 +236,13 @@ void ArenaPart::DecayLocked(int64_t now) {
 // the workload "threads" took 1.64 times as long and 1.08 times the memory.
 size_t Arena::Unwanted(Retention& retention, size_t free, bool sparse,
                        int64_t now) {
-  const bool later =
-      !sparse && !pressed() &&
-      (options_.purge == kPurgeLater ||
-       (options_.purge == kPurgeByCost && purge_cost() == PurgeCost::kMuch));
+  // What it costs is found out when there is something that could go.
+  const bool is_known =
+      options_.purge != kPurgeByCost || purge_cost() != PurgeCost::kNotKnown;
+  const bool later = !sparse && is_known && !purges_at_once();
   const size_t surplus = retention.Surplus(
       free, decay_period() * (later ? kLaterPeriods : 1), now);
-  // What it costs may have to be found out now.
-  if (surplus != 0 && !later && !sparse && !purges_at_once()) return 0;
+  if (surplus != 0 && !sparse && !is_known && !purges_at_once()) return 0;
   return surplus;
 }
 

@@ -10,16 +10,12 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/core/core.h"
+#include "hakmem/core/tiny_test_pool.h"
 
 namespace hakmem {
 namespace {
 
-constexpr PoolGeometry kGeometry = {.first_class = 1,
-                                    .last_class = kLastTinyClass,
-                                    .index = 0,
-                                    .first_capacity = 14,
-                                    .magazine_bytes = 4096};
-constinit LockedPool pool(kGeometry);
+constexpr LockedPool& pool = locked_pool;
 
 // Before anything reads the options: longer than any test takes.
 [[maybe_unused]] const int options = setenv("HAKMEM_DECAY_MS", "3600000", 1);

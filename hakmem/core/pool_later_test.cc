@@ -6,16 +6,12 @@
 
 #include "gtest/gtest.h"
 #include "hakmem/core/core.h"
+#include "hakmem/core/tiny_test_pool.h"
 
 namespace hakmem {
 namespace {
 
-constexpr PoolGeometry kGeometry = {.first_class = 1,
-                                    .last_class = kLastTinyClass,
-                                    .index = 0,
-                                    .first_capacity = 14,
-                                    .magazine_bytes = 4096};
-constinit LockedPool pool(kGeometry);
+constexpr LockedPool& pool = locked_pool;
 
 // Before anything reads the options: longer than any test takes.
 constexpr int64_t kDecay = 3600000;
@@ -23,16 +19,16 @@ constexpr int64_t kDecay = 3600000;
                                      setenv("HAKMEM_PURGE", "later", 1);
 
 TEST(PoolLaterTest, PagesGoAfterTenPeriodsInWhichNobodyWantedThem) {
-  constexpr SizeClass kClass = kLastTinyClass;
+  constexpr SizeClass kLast = kLastTinyClass;
   pool.NoteTidied();
-  std::vector<void*> blocks((32 << 20) / ClassSize(kClass));
-  for (void*& block : blocks) block = pool.Allocate(kClass);
+  std::vector<void*> blocks((32 << 20) / ClassSize(kLast));
+  for (void*& block : blocks) block = pool.Allocate(kLast);
   ASSERT_EQ(arena.options().purge, kPurgeLater);
   const auto is_last_of_its_slab = [](size_t i) {
-    return i % SlabBlocks(kClass) == SlabBlocks(kClass) - 1;
+    return i % SlabBlocks(kLast) == SlabBlocks(kLast) - 1;
   };
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (!is_last_of_its_slab(i)) pool.Free(kClass, blocks[i]);
+    if (!is_last_of_its_slab(i)) pool.Free(kLast, blocks[i]);
   }
   const size_t dirty = LockedPool::dirty_bytes();
   EXPECT_GT(dirty, size_t{16} << 20);
@@ -43,7 +39,7 @@ TEST(PoolLaterTest, PagesGoAfterTenPeriodsInWhichNobodyWantedThem) {
   EXPECT_EQ(pool.Decay(now + 10 * kDecay), dirty);
   EXPECT_EQ(LockedPool::dirty_bytes(), 0u);
   for (size_t i = 0; i < blocks.size(); ++i) {
-    if (is_last_of_its_slab(i)) pool.Free(kClass, blocks[i]);
+    if (is_last_of_its_slab(i)) pool.Free(kLast, blocks[i]);
   }
 }
 
