@@ -75,6 +75,12 @@ bool Purge(void* start, size_t bytes) {
   return madvise(start, bytes, MADV_DONTNEED) == 0;
 }
 
+void Populate(void* start, size_t bytes) {
+  constexpr int kPopulateWrite = 23;  // MADV_POPULATE_WRITE, glibc 2.35
+  const ErrnoKeeper keeper;
+  madvise(start, bytes, kPopulateWrite);
+}
+
 int64_t PurgeNanoseconds() {
   constexpr int kTries = 4;
   void* const page = Map(kPageSize, kPageSize);

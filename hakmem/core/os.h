@@ -45,6 +45,11 @@ void* Reserve(size_t bytes, size_t alignment);
 // False when the system refused and the contents are still there.
 [[nodiscard]] bool Purge(void* start, size_t bytes);
 
+// Has the system back all of these pages now, which takes less time than one by
+// one as they are used. Before Linux 5.14, and where memory is short, it may
+// not: then they come as they are used.
+void Populate(void* start, size_t bytes);
+
 // How long Purge() takes for a page that was used, in nanoseconds: the least of
 // a few times, with a page of its own. 0 where that cannot be found out.
 int64_t PurgeNanoseconds();

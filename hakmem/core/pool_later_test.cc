@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -16,7 +17,9 @@ constexpr LockedPool& pool = locked_pool;
 // Before anything reads the options: longer than any test takes.
 constexpr int64_t kDecay = 3600000;
 [[maybe_unused]] const int options = setenv("HAKMEM_DECAY_MS", "3600000", 1) |
-                                     setenv("HAKMEM_PURGE", "later", 1);
+                                     setenv("HAKMEM_PURGE", "later", 1) |
+                                     setenv("HAKMEM_MINCORE", "1", 1) |
+                                     setenv("HAKMEM_HUGE_PAGES", "never", 1);
 
 TEST(PoolLaterTest, PagesGoAfterTenPeriodsInWhichNobodyWantedThem) {
   constexpr SizeClass kLast = kLastTinyClass;
@@ -41,6 +44,39 @@ TEST(PoolLaterTest, PagesGoAfterTenPeriodsInWhichNobodyWantedThem) {
   for (size_t i = 0; i < blocks.size(); ++i) {
     if (is_last_of_its_slab(i)) pool.Free(kLast, blocks[i]);
   }
+}
+
+// Bytes of new slabs that are there though nothing has been written to them
+// yet, where all is written to the first 64 of them or nothing.
+size_t Populated(SizeClass size_class, bool writes, int64_t demand = 32 << 20) {
+  constexpr uint32_t kSlabs = 128;
+  arena.Purge(0);
+  arena.demand().Add(0, demand);
+  std::vector<Slab*> slabs;
+  size_t resident = 0;
+  for (uint32_t i = 0; i < kSlabs; ++i) {
+    Slab* const slab = Slab::Create(size_class);
+    char* const begin = arena.AddressOf(slab->start);
+    const size_t bytes = slab->granules * kGranuleSize;
+    if (i >= kSlabs / 2) resident += os::ResidentBytes(begin, bytes);
+    if (writes) std::memset(begin, 1, bytes);
+    slabs.push_back(slab);
+  }
+  for (Slab* const slab : slabs) Slab::Destroy(slab);
+  arena.demand().Add(0, -demand);
+  return resident / (kSlabs / 2);
+}
+
+TEST(PoolLaterTest, SlabsAreThereAtOnceWhereAllOfThemIsUsed) {
+  for (const SizeClass c : {kLastTinyClass, kLastL2Class}) {
+    EXPECT_EQ(Populated(c, false), 0u);
+    const size_t used = SlabBlocks(c) * ClassSize(c);
+    ASSERT_EQ(used % os::kPageSize, 0u);
+    EXPECT_EQ(Populated(c, true), used / 8 * 7);
+    EXPECT_EQ(Populated(c, false), 0u);
+  }
+  EXPECT_EQ(Populated(kLastL2Class + 1, true), 0u);
+  EXPECT_EQ(Populated(kLastL2Class, true, 16 << 20), 0u);
 }
 
 }  // namespace

@@ -37,6 +37,8 @@ Slab* Slab::Create(SizeClass size_class, uint32_t owner, Tag tag) {
   if (!IsTwin(size_class)) slab->Begin(0);
   slab->tail_gone_in = zeroed ? 0 : slab->PurgeTail();
   slab->purged_pages = static_cast<uint16_t>(missed);
+  SlabUse::Of(size_class).NoteMade();
+  if (zeroed) slab->Populate();
   // Whose its blocks are is to be seen by the map, and by the slab, alike.
   if (owner != 0 && !arena.MakeRoomForOwner(slab)) {
     Destroy(slab);
@@ -116,6 +118,26 @@ void Slab::FreeTagPieces(uint32_t count) {
   }
 }
 
+// Where giving back costs much, so does each page that is used first: there a
+// growing program gets those of a slab at once, if it uses all of them. On the
+// machine of docs/memory.md, "Where giving back costs much", the workloads
+// "idle", "peaks" and "server" take 0.92, 0.85 and 0.93 times as long. Without
+// the look at what became of other slabs "mixed", which does not write all of
+// its blocks, had 1.5 times the memory; with small programs too, which may run
+// where the system is not to be asked (docs/sandbox.md), "threads" had 1.03.
+constexpr size_t kLeastPopulated = 32 << 20;
+
+void Slab::Populate() const {
+  SlabUse& use = SlabUse::Of(size_class);
+  if (PlainOf(size_class) > kLastL2Class || !use.AreMany()) return;
+  if (arena.demand().bytes() < kLeastPopulated) return;
+  if (!arena.purges() || arena.purges_at_once()) return;
+  char* const begin = arena.AddressOf(start);
+  const auto used = static_cast<uint32_t>(
+      (blocks() * ClassSize(size_class) + os::kPageSize - 1) / os::kPageSize);
+  if (use.FillsSoon(begin, used)) os::Populate(begin, used * os::kPageSize);
+}
+
 uint8_t Slab::ThisPeriod() {
   const int64_t period = os::CoarseMilliseconds() / arena.decay_period();
   return static_cast<uint8_t>(1 + period % 255);
@@ -167,6 +189,7 @@ bool Slab::PurgeLittleUsed() {
 
 void Slab::Destroy(Slab* slab) {
   const SizeClass size_class = slab->size_class;
+  SlabUse::Of(size_class).NoteGone();
   if (slab->owner != 0) arena.SetOwner(slab, 0);
   const uint32_t purged = slab->purged_pages;
   uint32_t absent = purged;

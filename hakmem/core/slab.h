@@ -193,6 +193,7 @@ struct Slab : Span {
   // The period of HAKMEM_DECAY_MS that it is, from 1 to 255 and again.
   static uint8_t ThisPeriod();
   uint8_t PurgeTail();
+  void Populate() const;
   uint32_t UnusedPages() const;
   bool PurgeLittleUsed();
 

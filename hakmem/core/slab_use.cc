@@ -16,6 +16,10 @@ constinit std::array<SlabUse, kLastL25Class + 1> uses;
 // whether that is worth while again.
 constexpr uint32_t kMostKept = 127;
 
+// A slab is filled where all but this part of its pages are resident: some of
+// its blocks are maybe just being given out.
+constexpr size_t kFillsShare = 16;
+
 bool MayAsk() {
   const uint64_t mincore = arena.options().mincore;
   return mincore == kMincoreAlways ||
@@ -53,6 +57,32 @@ void SlabUse::NoteResident(size_t resident, size_t pages) {
   const uint32_t before = share_.load(std::memory_order_relaxed);
   const uint32_t share = std::max({now, (before * 3 + now) / 4, uint32_t{1}});
   share_.store(static_cast<uint8_t>(share), std::memory_order_relaxed);
+}
+
+void SlabUse::NoteMade() {
+  HelgrindIgnore(this, sizeof(*this));
+  made_.fetch_add(1, std::memory_order_relaxed);
+}
+
+// If the watched one has gone meanwhile, somebody else's pages are counted: it
+// says what is worth doing.
+bool SlabUse::FillsSoon(const void* start, uint32_t pages) {
+  HelgrindIgnore(this, sizeof(*this));
+  if (const uint8_t left = until_watched_.load(std::memory_order_relaxed);
+      left != 0) {
+    until_watched_.store(left - 1, std::memory_order_relaxed);
+    return fills_.load(std::memory_order_relaxed);
+  }
+  until_watched_.store(kWatchedOf - 1, std::memory_order_relaxed);
+  const void* const watched =
+      watched_.exchange(start, std::memory_order_relaxed);
+  if (watched != nullptr) {
+    const size_t bytes = pages * os::kPageSize;
+    fills_.store(MayAsk() && os::ResidentBytes(watched, bytes) >=
+                                 bytes - bytes / kFillsShare,
+                 std::memory_order_relaxed);
+  }
+  return false;
 }
 
 bool SlabUse::KeepsTail() {

@@ -41,6 +41,21 @@ class alignas(64) SlabUse {
   // Takes note of what a slab had resident, of so many pages.
   void NoteResident(size_t resident, size_t pages);
 
+  // Counts the slabs that there are.
+  void NoteMade();
+  void NoteGone() { made_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // Whether there are so many that another one is little beside them.
+  bool AreMany() const {
+    return made_.load(std::memory_order_relaxed) >= kMany;
+  }
+
+  // Whether all of the `pages` at `start`, a new slab's of which none is there,
+  // will soon be in use, by what became of others that were so. One of eight is
+  // left as it is, and the system asked about it when the eighth after it is
+  // made: false as long as nothing is known.
+  bool FillsSoon(const void* start, uint32_t pages);
+
   // Whether what a slab that has just been made has behind its last block may
   // stay: where those that returned it went soon, it is soon somebody else's.
   bool KeepsTail();
@@ -56,6 +71,14 @@ class alignas(64) SlabUse {
   // is not to meet with that. Small programs have none, and so may run in a
   // sandbox that does not allow it.
   static constexpr uint8_t kUnasked = 32;
+
+  static constexpr uint32_t kMany = 16;
+  static constexpr uint8_t kWatchedOf = 8;
+
+  std::atomic<uint32_t> made_{0};          // that have not gone
+  std::atomic<uint8_t> until_watched_{0};  // slabs until the next is watched
+  std::atomic<bool> fills_{false};         // what the last one did
+  std::atomic<const void*> watched_{nullptr};
 
   // Until the next is asked about.
   std::atomic<uint8_t> slabs_left_{kUnasked};

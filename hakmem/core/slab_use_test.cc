@@ -79,6 +79,55 @@ TEST(SlabUseTest, AsksForSomeOfMany) {
   munmap(pages, kBytes);
 }
 
+TEST(SlabUseTest, FillsSoonWhatOthersDid) {
+  ASSERT_EQ(setenv("HAKMEM_MINCORE", "1", 1), 0);
+  arena.EnsureOptions();
+  constexpr uint32_t kPages = 32;
+  constexpr size_t kBytes = kPages * os::kPageSize;
+  auto* const slab = static_cast<char*>(os::Map(kBytes, os::kPageSize));
+  ASSERT_NE(slab, nullptr);
+  os::RefuseHugePages(slab, kBytes);
+  const auto touch = [slab](uint32_t pages) {
+    ASSERT_TRUE(os::Purge(slab, kBytes));
+    for (uint32_t i = 0; i < pages; ++i) slab[i * os::kPageSize] = 1;
+  };
+  SlabUse use;
+  // Of eight, how many are to be filled.
+  const auto filled = [&use, slab] {
+    int count = 0;
+    for (int i = 0; i < 8; ++i) count += use.FillsSoon(slab, kPages) ? 1 : 0;
+    return count;
+  };
+  touch(kPages);
+  EXPECT_EQ(filled(), 0) << "nothing is known";
+  EXPECT_EQ(filled(), 7) << "and one is left, to know the next time";
+  touch(kPages - 2);
+  EXPECT_EQ(filled(), 7);
+  touch(kPages - 3);
+  EXPECT_EQ(filled(), 0);
+  touch(0);
+  EXPECT_EQ(filled(), 0);
+  touch(kPages);
+  EXPECT_EQ(filled(), 7);
+  os::Unmap(slab, kBytes);
+}
+
+TEST(SlabUseTest, ManyAreThoseThatHaveNotGone) {
+  SlabUse use;
+  for (int i = 0; i < 100; ++i) {
+    use.NoteMade();
+    use.NoteGone();
+  }
+  EXPECT_FALSE(use.AreMany());
+  for (int i = 0; i < 16; ++i) {
+    EXPECT_FALSE(use.AreMany());
+    use.NoteMade();
+  }
+  EXPECT_TRUE(use.AreMany());
+  use.NoteGone();
+  EXPECT_FALSE(use.AreMany());
+}
+
 // How many of `slabs` return their tails; each of those goes in its turn.
 int Returned(SlabUse& use, int slabs, bool soon) {
   int returned = 0;
