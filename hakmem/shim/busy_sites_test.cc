@@ -23,6 +23,10 @@ namespace {
 
 constexpr size_t kGranule = 64 << 10;
 
+uintptr_t GranuleOf(const void* block) {
+  return reinterpret_cast<uintptr_t>(block) / kGranule;
+}
+
 hak_site_stats StatsOf(uintptr_t site) {
   hak_site_stats stats;
   EXPECT_EQ(hak_site_stats_get(site, &stats, sizeof(stats)), 0);
@@ -96,8 +100,7 @@ TEST_P(BusySitesTest, HaveSlabsOfTheirOwn) {
   for (int i = 0; i < 10000; ++i) {
     for (const uintptr_t site : sites) {
       blocks.push_back(hak_alloc_at(100, site));
-      owners[reinterpret_cast<uintptr_t>(blocks.back()) / kGranule].insert(
-          site);
+      owners[GranuleOf(blocks.back())].insert(site);
     }
   }
   const auto shared =
@@ -113,13 +116,23 @@ TEST_P(BusySitesTest, HaveSlabsOfTheirOwn) {
 TEST_P(BusySitesTest, AnotherThreadsDoubleFreeIsSeen) {
   for (const size_t size : {100, 3000}) {
     MakeBusy(size);
-    // Keep the slabs.
-    std::vector<void*> neighbours;
-    for (size_t bytes = 0; bytes < 2 * kGranule; bytes += size) {
-      neighbours.push_back(hak_alloc_at(size, sites[0]));
+    std::vector<void*> all;
+    for (size_t bytes = 0; bytes < 4 * kGranule; bytes += size) {
+      all.push_back(hak_alloc_at(size, sites[0]));
     }
+    // Each has one beside it that keeps the slab: the memory of a slab that
+    // went is that of the next one's blocks.
+    std::sort(all.begin(), all.end());
     std::vector<void*> blocks;
-    for (int i = 0; i < 20; ++i) blocks.push_back(hak_alloc_at(size, sites[0]));
+    std::vector<void*> neighbours;
+    for (size_t i = 0; i < all.size(); ++i) {
+      if (blocks.size() < 20 && i + 1 < all.size() &&
+          GranuleOf(all[i]) == GranuleOf(all[i + 1])) {
+        blocks.push_back(all[i++]);
+      }
+      neighbours.push_back(all[i]);
+    }
+    ASSERT_EQ(blocks.size(), 20u);
     for (void* const block : blocks) free(block);
     hak_release_memory(0);
     const auto free_again = [&](void* block) {
