@@ -176,21 +176,21 @@ bool Arena::TryParts(Fn allocate) {
 }
 
 bool Arena::AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                        bool* zeroed, uint32_t* missed) {
-  if (missed != nullptr) *missed = 0;
+                        bool* zeroed, RunPages* pages) {
+  if (pages != nullptr) *pages = {};
   if (!EnsureReady() || !FitsIntoPart(granules, alignment)) return false;
   return TryParts([&](ArenaPart& part) {
-    return part.AllocateRun(span, granules, alignment, zeroed, missed);
+    return part.AllocateRun(span, granules, alignment, zeroed, pages);
   });
 }
 
 Span* Arena::AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
-                          bool* zeroed, uint32_t* missed) {
-  if (missed != nullptr) *missed = 0;
+                          bool* zeroed, RunPages* pages) {
+  if (pages != nullptr) *pages = {};
   if (!EnsureReady() || !FitsIntoPart(granules, kGranuleSize)) return nullptr;
   Span* span = nullptr;
   TryParts([&](ArenaPart& part) {
-    return part.AllocateSpan(&span, model, bytes, granules, zeroed, missed);
+    return part.AllocateSpan(&span, model, bytes, granules, zeroed, pages);
   });
   return span;
 }

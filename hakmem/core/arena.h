@@ -81,17 +81,17 @@ class Arena {
   // Takes `granules` granules, the first of them at an address that is a
   // multiple of `alignment` bytes, and enters `span` in the maps: with the
   // kind and class that it names, and with start and granules filled in.
-  // `*zeroed`, unless null, says whether all of it reads as zero; `*missed`,
-  // how many pages of it went to the system lately, out of slabs (see
-  // FreeSpan()). False, and nothing else changed, when there is no such run.
+  // `*zeroed`, unless null, says whether all of it reads as zero; `*pages`,
+  // what is known of its pages by what FreeSpan() was told. False, and nothing
+  // else changed, when there is no such run.
   bool AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                   bool* zeroed, uint32_t* missed = nullptr);
+                   bool* zeroed, RunPages* pages = nullptr);
 
   // The same from any granule on, with a span that is made for it, for one
   // lock: a piece of `bytes` of metadata that begins with a copy of `model`.
   // Null for false. Others may come upon the span before the caller does.
   Span* AllocateSpan(const Span& model, size_t bytes, uint32_t granules,
-                     bool* zeroed, uint32_t* missed = nullptr);
+                     bool* zeroed, RunPages* pages = nullptr);
 
   // Gives the span's granules back, and then the span, which is a piece of
   // `bytes` of metadata; where that is 0, it stays the caller's. Of its pages

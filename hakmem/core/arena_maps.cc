@@ -41,7 +41,7 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
   const size_t gap =
       class_bytes < os::kHugePageSize ? 0 : os::kHugePageSize - kClassMapHead;
   const size_t total = arena_bytes + gap + class_bytes + kClassMapHead +
-                       span_bytes + owner_bytes + node_bytes + 5 * bits_bytes +
+                       span_bytes + owner_bytes + node_bytes + 6 * bits_bytes +
                        pieces_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kAlignment));
   if (start == nullptr) return false;
@@ -56,7 +56,7 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
   carve(owner_map, owner_bytes);
   carve(nodes, node_bytes);
   for (uint64_t** const bits :
-       {&dirty, &clean, &small, &purged[0], &purged[1]}) {
+       {&dirty, &clean, &dense, &small, &purged[0], &purged[1]}) {
     carve(*bits, bits_bytes);
   }
   // The class map is read for any address in the arena, so all of it has to be
@@ -78,7 +78,8 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
 bool ArenaMaps::Commit(uint32_t from, uint32_t to) const {
   return CommitTable(span_map, from, to, 1) &&
          CommitTable(nodes, from, to, 1) && CommitTable(dirty, from, to, 64) &&
-         CommitTable(clean, from, to, 64) && CommitTable(small, from, to, 64) &&
+         CommitTable(clean, from, to, 64) && CommitTable(dense, from, to, 64) &&
+         CommitTable(small, from, to, 64) &&
          CommitTable(purged[0], from, to, 64) &&
          CommitTable(purged[1], from, to, 64);
 }

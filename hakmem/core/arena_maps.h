@@ -26,6 +26,12 @@ struct Span {
   uint8_t size_class;  // of a slab; kNoClass for a large block
 };
 
+// What is known of the pages of a run that is handed out.
+struct RunPages {
+  uint32_t missed = 0;  // that went to the system lately, out of slabs
+  uint32_t dense = 0;   // granules that may have more than half of theirs
+};
+
 inline constexpr uint32_t kHugeGranules = os::kHugePageSize / kGranuleSize;
 
 // What it takes to tell an address's class. Constant once the arena exists;
@@ -63,7 +69,7 @@ struct ArenaView {
 // entries, the arena says.
 struct ArenaMaps {
   // Tables become accessible for this many granules (2 GiB of arena) at a time:
-  // a few system calls, and 690 KiB of address space that stays untouched until
+  // a few system calls, and 694 KiB of address space that stays untouched until
   // it is needed. No page of a table is for two such steps.
   static constexpr uint32_t kStep = 32768;
 
@@ -96,7 +102,7 @@ struct ArenaMaps {
     call(owner_map, begin, owners_end, 1);
     call(nodes, begin, end, 1);
     for (const uint64_t* const bits :
-         {dirty, clean, small, purged[0], purged[1]}) {
+         {dirty, clean, dense, small, purged[0], purged[1]}) {
       call(bits, begin, end, 64);
     }
   }
@@ -141,6 +147,7 @@ struct ArenaMaps {
   // One bit a granule each; what they say stands in arena_part.h.
   uint64_t* dirty = nullptr;
   uint64_t* clean = nullptr;
+  uint64_t* dense = nullptr;
   uint64_t* small = nullptr;
   uint64_t* purged[2] = {};
   // Reserved for the metadata of all parts.

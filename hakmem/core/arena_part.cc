@@ -48,6 +48,7 @@ void ArenaPart::Init(Arena& arena, uint32_t index, Range range,
   free_.Init(all.nodes);
   dirty_ = all.dirty;
   clean_ = all.clean;
+  dense_ = all.dense;
   small_ = all.small;
   purged_now_ = all.purged[0];
   purged_before_ = all.purged[1];
@@ -186,7 +187,8 @@ void ArenaPart::Enter(Span* span, uint32_t from, uint32_t to) {
   Count(span, int64_t{to} - from);
 }
 
-void ArenaPart::Leave(const Span* span, uint32_t from, uint32_t to) {
+void ArenaPart::Leave(const Span* span, uint32_t from, uint32_t to,
+                      bool dense) {
   for (uint32_t g = from; g < to; ++g) {
     maps().span_map[g].store(0, std::memory_order_relaxed);
     if (span->size_class != kNoClass) {
@@ -194,7 +196,7 @@ void ArenaPart::Leave(const Span* span, uint32_t from, uint32_t to) {
     }
   }
   Count(span, int64_t{from} - to);
-  MarkDirty(from, to - from);
+  MarkDirty(from, to - from, dense);
   InsertFree(from, to - from);
 }
 
@@ -246,7 +248,7 @@ ArenaPart::Outcome ArenaPart::FindPlace(SizeClass size_class, uint32_t granules,
 }
 
 void ArenaPart::TakePlace(Place place, Span* span, uint32_t granules,
-                          bool* zeroed, uint32_t* missed) {
+                          bool* zeroed, RunPages* pages) {
   const auto [start, run] = place;
   const uint32_t length = free_.LengthAt(run);
   if (start == run) {
@@ -260,7 +262,7 @@ void ArenaPart::TakePlace(Place place, Span* span, uint32_t granules,
   span->granules = granules;
   if (huge_pages_) MarkWhatIsTouched(start, end);
   Enter(span, start, end);
-  const uint32_t dirty = Take(span->kind, start, granules, missed);
+  const uint32_t dirty = Take(span->kind, start, granules, pages);
   // What is in slabs is counted by the caches.
   if (span->kind == Span::Kind::kLarge) {
     large_taken_ = true;
@@ -274,20 +276,20 @@ void ArenaPart::TakePlace(Place place, Span* span, uint32_t granules,
 
 ArenaPart::Outcome ArenaPart::AllocateRun(Span* span, uint32_t granules,
                                           size_t alignment, bool* zeroed,
-                                          uint32_t* missed) {
+                                          RunPages* pages) {
   Lock lock(*this);
   Place place = {};
   const Outcome outcome =
       FindPlace(span->size_class, granules, alignment, &place);
   if (outcome == Outcome::kDone) {
-    TakePlace(place, span, granules, zeroed, missed);
+    TakePlace(place, span, granules, zeroed, pages);
   }
   return outcome;
 }
 
 ArenaPart::Outcome ArenaPart::AllocateSpan(Span** span, const Span& model,
                                            size_t bytes, uint32_t granules,
-                                           bool* zeroed, uint32_t* missed) {
+                                           bool* zeroed, RunPages* pages) {
   Lock lock(*this);
   Place place = {};
   const Outcome outcome =
@@ -296,14 +298,15 @@ ArenaPart::Outcome ArenaPart::AllocateSpan(Span** span, const Span& model,
   void* const piece = metadata_.Allocate(bytes);
   if (piece == nullptr) return Outcome::kFull;
   *span = new (piece) Span(model);
-  TakePlace(place, *span, granules, zeroed, missed);
+  TakePlace(place, *span, granules, zeroed, pages);
   return Outcome::kDone;
 }
 
 void ArenaPart::FreeSpan(Span* span, size_t bytes, uint32_t absent,
                          uint32_t lately) {
   Lock lock(*this);
-  Leave(span, span->start, span->start + span->granules);
+  Leave(span, span->start, span->start + span->granules,
+        absent < span->granules * kGranulePages / 2);
   if (bytes != 0) metadata_.Free(span, bytes);
   const int64_t now = os::CoarseMilliseconds();
   if (absent != 0) CountAbsent(absent, lately, now);

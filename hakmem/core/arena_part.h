@@ -84,10 +84,10 @@ class alignas(64) ArenaPart {
     kRefused  // the system gives no more memory, or a limit does not
   };
   Outcome AllocateRun(Span* span, uint32_t granules, size_t alignment,
-                      bool* zeroed, uint32_t* missed) ABSL_LOCKS_EXCLUDED(mu_);
+                      bool* zeroed, RunPages* pages) ABSL_LOCKS_EXCLUDED(mu_);
   // Likewise Arena::AllocateSpan(): sets `*span`, where that is done.
   Outcome AllocateSpan(Span** span, const Span& model, size_t bytes,
-                       uint32_t granules, bool* zeroed, uint32_t* missed)
+                       uint32_t granules, bool* zeroed, RunPages* pages)
       ABSL_LOCKS_EXCLUDED(mu_);
 
   // As the functions of the arena of these names, for what is in this part. Of
@@ -224,10 +224,10 @@ class alignas(64) ArenaPart {
   Outcome FindPlace(SizeClass size_class, uint32_t granules, size_t alignment,
                     Place* place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void TakePlace(Place place, Span* span, uint32_t granules, bool* zeroed,
-                 uint32_t* missed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+                 RunPages* pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Enter(Span* span, uint32_t from, uint32_t to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Leave(const Span* span, uint32_t from, uint32_t to)
+  void Leave(const Span* span, uint32_t from, uint32_t to, bool dense = true)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Count(const Span* span, int64_t granules)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -241,10 +241,10 @@ class alignas(64) ArenaPart {
 
   // Free memory, and how it goes: arena_purge.cc.
   uint32_t Take(Span::Kind kind, uint32_t start, uint32_t length,
-                uint32_t* missed) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  uint32_t TakeDirty(uint32_t start, uint32_t length, uint32_t* missed)
+                RunPages* pages) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  uint32_t TakeDirty(uint32_t start, uint32_t length, RunPages* pages)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void MarkDirty(uint32_t start, uint32_t length)
+  void MarkDirty(uint32_t start, uint32_t length, bool dense)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CountAbsent(uint32_t absent, uint32_t lately, int64_t now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -262,11 +262,11 @@ class alignas(64) ArenaPart {
   void PurgeRuns(Kept keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PurgeRun(uint32_t start, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static constexpr uint32_t kGranulePages = kGranuleSize / os::kPageSize;
   // The dirty granules, less what is absent of them: an estimate, by which the
   // bounds go. What must hold counts them whole.
   uint32_t Dirty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
-    return dirty_granules_ - absent_ / kPages;
+    return dirty_granules_ - absent_ / kGranulePages;
   }
   // How many have to go until as many are left, or none at all.
   uint32_t Beyond(Kept keep) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -301,6 +301,8 @@ class alignas(64) ArenaPart {
   // Likewise: dirty, but only because a huge page may back it of which other
   // granules were touched.
   uint64_t* clean_ = nullptr;
+  // Likewise: dirty, and more than half of its pages may be backed.
+  uint64_t* dense_ = nullptr;
   // Huge pages that are kept small, by the bit of their first granule.
   uint64_t* small_ = nullptr;
   // Whether waits are counted: where there may be more parts.

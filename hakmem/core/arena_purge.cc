@@ -56,13 +56,13 @@ uint32_t Clear(uint64_t* map, uint32_t start, uint32_t length) {
 }  // namespace
 
 // Of a run that is being handed out; says how many of its granules may hold old
-// data. `*missed`, unless null: as Arena::AllocateRun().
+// data. `*pages`, unless null: as Arena::AllocateRun().
 uint32_t ArenaPart::Take(Span::Kind kind, uint32_t start, uint32_t length,
-                         uint32_t* missed) {
+                         RunPages* pages) {
   if (absent_ != 0 || any_purged_now_ || any_purged_before_) {
     ForgetPurged(os::CoarseMilliseconds());
   }
-  const uint32_t dirty = TakeDirty(start, length, missed);
+  const uint32_t dirty = TakeDirty(start, length, pages);
   retention_.Taken(Dirty());
   if (const uint32_t purged = TakePurged(start, length); purged != 0) {
     Regret(kind, purged);
@@ -72,7 +72,7 @@ uint32_t ArenaPart::Take(Span::Kind kind, uint32_t start, uint32_t length,
 
 // Clears the marks of granules that are not dirty any more.
 uint32_t ArenaPart::TakeDirty(uint32_t start, uint32_t length,
-                              uint32_t* missed) {
+                              RunPages* pages) {
   const uint32_t taken = Clear(dirty_, start, length);
   if (absent_ != 0 && taken != 0) {
     // Rounded up, so that with the last dirty granule the last of them goes.
@@ -86,15 +86,20 @@ uint32_t ArenaPart::TakeDirty(uint32_t start, uint32_t length,
     take_share(absent_);
     const uint32_t lately =
         take_share(absent_now_) + take_share(absent_before_);
-    if (missed != nullptr) *missed = lately;
+    if (pages != nullptr) pages->missed = lately;
+  }
+  if (taken != 0) {
+    const uint32_t dense = Clear(dense_, start, length);
+    if (pages != nullptr) pages->dense = dense;
   }
   dirty_granules_ -= taken;
   return huge_pages_ ? taken - Clear(clean_, start, length) : taken;
 }
 
-void ArenaPart::MarkDirty(uint32_t start, uint32_t length) {
-  ForEachWord(dirty_, start, length,
-              [](uint64_t& word, uint64_t mask) { word |= mask; });
+void ArenaPart::MarkDirty(uint32_t start, uint32_t length, bool dense) {
+  const auto mark = [](uint64_t& word, uint64_t mask) { word |= mask; };
+  ForEachWord(dirty_, start, length, mark);
+  if (dense) ForEachWord(dense_, start, length, mark);
   dirty_granules_ += length;
   dirty_end_ = std::max(dirty_end_, start + length);
 }

@@ -414,10 +414,10 @@ TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
   EXPECT_EQ(arena_->GetStats().purged_bytes, 0u) << "10 granules of 16";
 
   // Every other run gets its share of them.
-  uint32_t missed = 1;
+  RunPages pages;
   span = NewSpan(7);
-  ASSERT_TRUE(arena_->AllocateRun(span, 100, kGranuleSize, nullptr, &missed));
-  EXPECT_EQ(missed, 10 * kPages);
+  ASSERT_TRUE(arena_->AllocateRun(span, 100, kGranuleSize, nullptr, &pages));
+  EXPECT_EQ(pages.missed, 10 * kPages);
   Free(span);
   EXPECT_GT(arena_->GetStats().purged_bytes, 0u) << "100 and 7 of 16";
 
@@ -425,9 +425,41 @@ TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
   arena_->Purge(0);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 0u);
   span = NewSpan(7);
-  ASSERT_TRUE(arena_->AllocateRun(span, 400, kGranuleSize, nullptr, &missed));
-  EXPECT_EQ(missed, 0u);
+  ASSERT_TRUE(arena_->AllocateRun(span, 400, kGranuleSize, nullptr, &pages));
+  EXPECT_EQ(pages.missed, 0u);
   Free(span);
+}
+
+TEST_F(ArenaTest, SaysHowMuchOfARunMayBeThere) {
+  constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
+  MakeWithDecay(4 * kMiB);
+  const auto dense = [this](uint32_t granules) {
+    RunPages pages;
+    Span* const span = NewSpan(7);
+    EXPECT_TRUE(
+        arena_->AllocateRun(span, granules, kGranuleSize, nullptr, &pages));
+    arena_->FreeSpan(span, Metadata::kUnit, granules * kPages);
+    return pages.dense;
+  };
+  EXPECT_EQ(dense(4), 0u) << "not used yet";
+  // One of which less than half went, then one of which half did.
+  Span* first = Allocate(4, kGranuleSize, 7);
+  Span* second = Allocate(4, kGranuleSize, 7);
+  arena_->FreeSpan(first, Metadata::kUnit, 2 * kPages - 1);
+  arena_->FreeSpan(second, Metadata::kUnit, 2 * kPages);
+  EXPECT_EQ(dense(3), 3u);
+  EXPECT_EQ(dense(3), 0u) << "that goes with nothing there";
+  EXPECT_EQ(dense(8), 1u);
+  // Nobody knows of large blocks, nor of what is cut off from them.
+  first = Allocate(4);
+  arena_->ResizeRun(first, 3);
+  EXPECT_EQ(arena_->FreeLarge(Start(first)), first);
+  EXPECT_EQ(dense(8), 4u);
+  // Nothing is there of what was purged.
+  Free(Allocate(4));
+  arena_->Purge(0);
+  EXPECT_EQ(dense(4), 0u);
+  arena_->FreeMetadata(first, Metadata::kUnit);
 }
 
 TEST_F(ArenaTest, NothingGoesByItselfWithPurgingOff) {
@@ -711,12 +743,12 @@ TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
 TEST_F(ArenaTest, ASpanComesAndGoesWithItsRun) {
   Make(4 * kMiB, kMiB);
   constexpr size_t kBytes = 2 * Metadata::kUnit;
-  uint32_t missed = 1;
+  RunPages pages;
   bool zeroed = false;
-  Span* const span = arena_->AllocateSpan(kSlab, kBytes, 3, &zeroed, &missed);
+  Span* const span = arena_->AllocateSpan(kSlab, kBytes, 3, &zeroed, &pages);
   ASSERT_NE(span, nullptr);
   EXPECT_TRUE(zeroed);
-  EXPECT_EQ(missed, 0u);
+  EXPECT_EQ(pages.missed, 0u);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
   Fill(span, 's');
   // What there is no room for leaves nothing behind.

@@ -185,7 +185,7 @@ struct Slab : Span {
     return (SlabBlocks(size_class) + kTagsPerPiece - 1) / kTagsPerPiece;
   }
   static Span* AllocateTwin(const Span& model, uint32_t owner, Tag tag,
-                            bool* zeroed, uint32_t* missed);
+                            bool* zeroed, RunPages* pages);
   void Begin(uint32_t of_owner);
   bool MakeTags(Tag tag);
   bool has_tag_pieces() const { return HasTagPieces(size_class) && owner == 0; }
@@ -194,6 +194,8 @@ struct Slab : Span {
   static uint8_t ThisPeriod();
   uint8_t PurgeTail();
   void Populate() const;
+  bool PurgeBehindFirstPage() const;
+  void PurgeIfLittleUsed() const;
   uint32_t UnusedPages() const;
   bool PurgeLittleUsed();
 

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -371,6 +372,51 @@ TEST(SlabPagesTest, ASlabOfOneBlockKeepsWhatIsThere) {
   constexpr size_t kUsed = 8 * os::kPageSize;
   PagesLeft(kClass, kUsed, 0);
   EXPECT_EQ(PagesLeft(kClass, kUsed, 60 * ClassSize(kClass)), 8u);
+}
+
+// How many pages a slab has when it is made where small blocks have used all of
+// theirs, and what another has after it of whose pages two were used.
+std::pair<size_t, size_t> PagesFound(SizeClass size_class) {
+  constexpr SizeClass kSmall = 4;
+  // More than fits before the first place of a spaced slab, and less than what
+  // may stay as free memory beside this demand.
+  constexpr size_t kSlabs = (2 << 20) / kGranuleSize;
+  constexpr int64_t kDemand = 256 << 20;
+  const auto pages_of = [](const Slab* slab) {
+    return os::ResidentBytes(arena.AddressOf(slab->start),
+                             slab->granules * kGranuleSize) /
+           os::kPageSize;
+  };
+  arena.Purge(0);
+  arena.demand().Add(0, kDemand);
+  std::vector<Slab*> slabs(kSlabs);
+  for (Slab*& slab : slabs) {
+    slab = Slab::Create(kSmall);
+    std::memset(arena.AddressOf(slab->start), 1, slab->granules * kGranuleSize);
+  }
+  for (Slab* const slab : slabs) Slab::Destroy(slab);
+  Slab* slab = Slab::Create(size_class);
+  const size_t first = pages_of(slab);
+  std::memset(arena.AddressOf(slab->start), 1, 2 * os::kPageSize);
+  Slab::Destroy(slab);
+  slab = Slab::Create(size_class);
+  const size_t second = pages_of(slab);
+  Slab::Destroy(slab);
+  arena.demand().Add(0, -kDemand);
+  return {first, second};
+}
+
+TEST(SlabPagesTest, WhatSmallBlocksLeaveGoesWhereLittleIsUsed) {
+  constexpr SizeClass kLittle = kLastL25Class - 3;  // no other test's
+  PagesLeft(kLittle, 1, 0);  // to find out how much is used
+  EXPECT_EQ(PagesFound(kLittle), std::pair(size_t{1}, size_t{2}));
+}
+
+TEST(SlabPagesTest, WhatSmallBlocksLeaveStaysWhereMoreIsUsed) {
+  constexpr SizeClass kUsed = kLastL25Class - 4;  // no other test's
+  PagesLeft(kUsed, ClassSize(kUsed) / 2, 0);
+  EXPECT_GT(PagesFound(kUsed).first, kGranuleSize / os::kPageSize);
+  EXPECT_GT(PagesFound(kLastL2Class).first, 1u);
 }
 
 using SlabDeathTest = SlabTest;
