@@ -459,6 +459,7 @@ TEST_F(ArenaTest, SaysHowMuchOfARunMayBeThere) {
   Free(Allocate(4));
   arena_->Purge(0);
   EXPECT_EQ(dense(4), 0u);
+  EXPECT_EQ(dense(4), 0u) << "nor later";
   arena_->FreeMetadata(first, Metadata::kUnit);
 }
 

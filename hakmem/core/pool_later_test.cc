@@ -46,25 +46,26 @@ TEST(PoolLaterTest, PagesGoAfterTenPeriodsInWhichNobodyWantedThem) {
   }
 }
 
-// Bytes of new slabs that are there though nothing has been written to them
-// yet, where all is written to the first 64 of them or nothing.
-size_t Populated(SizeClass size_class, bool writes, int64_t demand = 32 << 20) {
-  constexpr uint32_t kSlabs = 128;
+// How many bytes of a new slab are there though nothing has been written to it
+// yet: of the second half of `count` that are made one after the other, where
+// all of each is written to then, or nothing.
+size_t Populated(SizeClass size_class, bool writes, int64_t demand = 32 << 20,
+                 uint32_t count = 128) {
   arena.Purge(0);
   arena.demand().Add(0, demand);
   std::vector<Slab*> slabs;
   size_t resident = 0;
-  for (uint32_t i = 0; i < kSlabs; ++i) {
+  for (uint32_t i = 0; i < count; ++i) {
     Slab* const slab = Slab::Create(size_class);
     char* const begin = arena.AddressOf(slab->start);
     const size_t bytes = slab->granules * kGranuleSize;
-    if (i >= kSlabs / 2) resident += os::ResidentBytes(begin, bytes);
+    if (i >= count / 2) resident += os::ResidentBytes(begin, bytes);
     if (writes) std::memset(begin, 1, bytes);
     slabs.push_back(slab);
   }
   for (Slab* const slab : slabs) Slab::Destroy(slab);
   arena.demand().Add(0, -demand);
-  return resident / (kSlabs / 2);
+  return resident / (count / 2);
 }
 
 TEST(PoolLaterTest, SlabsAreThereAtOnceWhereAllOfThemIsUsed) {
@@ -73,10 +74,14 @@ TEST(PoolLaterTest, SlabsAreThereAtOnceWhereAllOfThemIsUsed) {
     const size_t used = SlabBlocks(c) * ClassSize(c);
     ASSERT_EQ(used % os::kPageSize, 0u);
     EXPECT_EQ(Populated(c, true), used / 8 * 7);
+    EXPECT_EQ(Populated(c, true, 32 << 20, 12), 0u) << "few, the others went";
     EXPECT_EQ(Populated(c, false), 0u);
   }
   EXPECT_EQ(Populated(kLastL2Class + 1, true), 0u);
   EXPECT_EQ(Populated(kLastL2Class, true, 16 << 20), 0u);
+  arena.SetPressed(true);
+  EXPECT_EQ(Populated(kLastL2Class, true), 0u) << "near a limit";
+  arena.SetPressed(false);
 }
 
 }  // namespace

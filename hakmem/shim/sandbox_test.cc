@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <latch>
 #include <span>
 #include <thread>
@@ -138,6 +139,18 @@ void Little() {
   workload.FreeAll();
 }
 
+// More than a small program, all of which it uses.
+void Grow() {
+  EnterMild();
+  std::vector<char*> blocks((48 * kKiB * kKiB) / (20 * kKiB));
+  for (char*& block : blocks) {
+    block = static_cast<char*>(malloc(20 * kKiB));
+    CHECK(block != nullptr);
+    std::memset(block, 1, 20 * kKiB);
+  }
+  for (char* const block : blocks) free(block);
+}
+
 void AllButWhatIsSeen() { Everything(EnterMild); }
 
 void Exit() {
@@ -147,6 +160,7 @@ void Exit() {
 
 constexpr Part kParts[] = {{"strict", &AllButMincore},
                            {"little", &Little},
+                           {"grow", &Grow},
                            {"mild", &AllButWhatIsSeen},
                            {"exit", &Exit}};
 
@@ -162,6 +176,10 @@ TEST(SandboxTest, StrictOneOfASmallProgram) {
 
 TEST(SandboxTest, OneThatMayBeSeen) { EXPECT_EQ(StartPart("mild"), kDone); }
 
+TEST(SandboxTest, WhereGivingBackCostsMuch) {
+  EXPECT_EQ(StartPart("grow", {"HAKMEM_PURGE=later"}), kDone);
+}
+
 TEST(SandboxTest, WithAReportAtExit) {
   EXPECT_EQ(
       StartPart("exit", {"HAKMEM_STATS=/dev/null", "HAKMEM_LEAKS=/dev/null"}),
@@ -172,6 +190,8 @@ TEST(SandboxTest, WithAReportAtExit) {
 TEST(SandboxTest, OtherwiseSomeCallIsMissing) {
   EXPECT_EQ(StartPart("strict"), kNotAllowed);
   EXPECT_EQ(StartPart("mild", {"HAKMEM_MINCORE=1"}), kNotAllowed);
+  EXPECT_EQ(StartPart("grow", {"HAKMEM_MINCORE=1", "HAKMEM_PURGE=later"}),
+            kNotAllowed);
 }
 
 }  // namespace
