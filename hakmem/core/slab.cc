@@ -184,7 +184,8 @@ bool Slab::PurgeLittleUsed() {
 
 // The same where small blocks have left all of their pages to a slab of which
 // little will be used: its blocks would have them for as long as they live. The
-// workload "threads" has 15.5 MiB at its peak where it had 18.5.
+// workload "threads" has 14.9 MiB at its peak where it had 18.1, and takes 1.045
+// times as long.
 void Slab::PurgeIfLittleUsed() const {
   if (PlainOf(size_class) <= kLastL2Class || !arena.purges()) return;
   if (SlabUse::Of(size_class).IsLittle()) PurgeBehindFirstPage();
