@@ -33,6 +33,7 @@ struct RunPages {
 };
 
 inline constexpr uint32_t kHugeGranules = os::kHugePageSize / kGranuleSize;
+inline constexpr uint32_t kGranulePages = kGranuleSize / os::kPageSize;
 
 // What it takes to tell an address's class. Constant once the arena exists;
 // before that, no address is inside of it.

@@ -471,11 +471,10 @@ void ArenaPart::AddResidency(ArenaResidency& residency) {
       residency.tables += os::ResidentBytes(start, bytes);
     });
   }
-  constexpr size_t kPages = kGranuleSize / os::kPageSize;
   unsigned char pages[os::kMostResidencyPages];
   for (uint32_t granule = begin_; granule < end;) {
     const auto count = static_cast<uint32_t>(
-        std::min<size_t>(end - granule, sizeof(pages) / kPages));
+        std::min<size_t>(end - granule, sizeof(pages) / kGranulePages));
     os::Residency(maps().AddressOf(granule), count * kGranuleSize, pages);
     for (uint32_t i = 0; i < count; ++i, ++granule) {
       size_t& kind =
@@ -483,8 +482,8 @@ void ArenaPart::AddResidency(ArenaResidency& residency) {
               ? residency.slabs
           : maps().IsFree(granule) ? residency.free
                                    : residency.large;
-      const unsigned char* const first = pages + i * kPages;
-      kind += static_cast<size_t>(std::count(first, first + kPages, 1)) *
+      const unsigned char* const first = pages + i * kGranulePages;
+      kind += static_cast<size_t>(std::count(first, first + kGranulePages, 1)) *
               os::kPageSize;
     }
   }

@@ -262,7 +262,6 @@ class alignas(64) ArenaPart {
   void PurgeRuns(Kept keep, Clean clean) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PurgeRun(uint32_t start, uint32_t end)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  static constexpr uint32_t kGranulePages = kGranuleSize / os::kPageSize;
   // The dirty granules, less what is absent of them: an estimate, by which the
   // bounds go. What must hold counts them whole.
   uint32_t Dirty() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {

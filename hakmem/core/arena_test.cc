@@ -324,14 +324,14 @@ TEST_F(ArenaTest, PurgeGivesPagesBackAndMakesThemZero) {
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(ResidentPages(span), 0u);
   Fill(span, 'z');
-  EXPECT_EQ(ResidentPages(span), 100 * kGranuleSize / os::kPageSize);
+  EXPECT_EQ(ResidentPages(span), 100 * kGranulePages);
   EXPECT_EQ(arena_->Purge(0), 0u) << "live memory is not purged";
 
   Free(span);
   EXPECT_EQ(arena_->GetStats().dirty_bytes, 100 * kGranuleSize);
   span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
   EXPECT_FALSE(zeroed);
-  EXPECT_EQ(ResidentPages(span), 100 * kGranuleSize / os::kPageSize)
+  EXPECT_EQ(ResidentPages(span), 100 * kGranulePages)
       << "memory was given away within the bound";
 
   Free(span);
@@ -340,7 +340,7 @@ TEST_F(ArenaTest, PurgeGivesPagesBackAndMakesThemZero) {
   EXPECT_EQ(arena_->Purge(30 * kGranuleSize), 0u);
   span = Allocate(100, kGranuleSize, kNoClass, &zeroed);
   EXPECT_FALSE(zeroed);
-  EXPECT_EQ(ResidentPages(span), 30 * kGranuleSize / os::kPageSize);
+  EXPECT_EQ(ResidentPages(span), 30 * kGranulePages);
 
   Free(span);
   EXPECT_EQ(arena_->Purge(0), 100 * kGranuleSize);
@@ -407,17 +407,17 @@ TEST_F(ArenaTest, WhatNobodyWantsForAWhileGoes) {
 
 // Slabs come with pages that are not there any more.
 TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
-  constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
   MakeWithDecay(kMiB);
   Span* span = Allocate(400, kGranuleSize, 7);
-  arena_->FreeSpan(span, Metadata::kUnit, 390 * kPages, 40 * kPages);
+  arena_->FreeSpan(span, Metadata::kUnit, 390 * kGranulePages,
+                   40 * kGranulePages);
   EXPECT_EQ(arena_->GetStats().purged_bytes, 0u) << "10 granules of 16";
 
   // Every other run gets its share of them.
   RunPages pages;
   span = NewSpan(7);
   ASSERT_TRUE(arena_->AllocateRun(span, 100, kGranuleSize, nullptr, &pages));
-  EXPECT_EQ(pages.missed, 10 * kPages);
+  EXPECT_EQ(pages.missed, 10 * kGranulePages);
   Free(span);
   EXPECT_GT(arena_->GetStats().purged_bytes, 0u) << "100 and 7 of 16";
 
@@ -431,22 +431,21 @@ TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
 }
 
 TEST_F(ArenaTest, SaysHowMuchOfARunMayBeThere) {
-  constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
   MakeWithDecay(4 * kMiB);
   const auto dense = [this](uint32_t granules) {
     RunPages pages;
     Span* const span = NewSpan(7);
     EXPECT_TRUE(
         arena_->AllocateRun(span, granules, kGranuleSize, nullptr, &pages));
-    arena_->FreeSpan(span, Metadata::kUnit, granules * kPages);
+    arena_->FreeSpan(span, Metadata::kUnit, granules * kGranulePages);
     return pages.dense;
   };
   EXPECT_EQ(dense(4), 0u) << "not used yet";
   // One of which less than half went, then one of which half did.
   Span* first = Allocate(4, kGranuleSize, 7);
   Span* second = Allocate(4, kGranuleSize, 7);
-  arena_->FreeSpan(first, Metadata::kUnit, 2 * kPages - 1);
-  arena_->FreeSpan(second, Metadata::kUnit, 2 * kPages);
+  arena_->FreeSpan(first, Metadata::kUnit, 2 * kGranulePages - 1);
+  arena_->FreeSpan(second, Metadata::kUnit, 2 * kGranulePages);
   EXPECT_EQ(dense(3), 3u);
   EXPECT_EQ(dense(3), 0u) << "that goes with nothing there";
   EXPECT_EQ(dense(8), 1u);
@@ -496,13 +495,12 @@ TEST_F(ArenaTest, LaterWhatIsFreeStaysUntilNobodyWantedIt) {
 }
 
 TEST_F(ArenaTest, LaterWhatIsHardlyThereGoesSooner) {
-  constexpr uint32_t kPages = kGranuleSize / os::kPageSize;
   purge_ = "later";
   MakeWithDecay(0);
   const int64_t now = os::CoarseMilliseconds() + kDecay * 20;
   EXPECT_EQ(arena_->Decay(now), 0u);
   arena_->FreeSpan(Allocate(400, kGranuleSize, 7), Metadata::kUnit,
-                   390 * kPages, 40 * kPages);
+                   390 * kGranulePages, 40 * kGranulePages);
   EXPECT_EQ(arena_->Decay(now + kDecay), 0u);
   EXPECT_EQ(arena_->Decay(now + 2 * kDecay), 400 * kGranuleSize);
 }

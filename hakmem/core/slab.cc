@@ -168,7 +168,7 @@ uint8_t Slab::PurgeTail() {
 uint32_t Slab::UnusedPages() const {
   if (!arena.purges()) return 0;
   return SlabUse::Of(size_class)
-      .UnusedPages(arena.AddressOf(start), granules * kPagesPerGranule);
+      .UnusedPages(arena.AddressOf(start), granules * kGranulePages);
 }
 
 // Where a program uses little of its large blocks, each slab with several of
@@ -184,8 +184,8 @@ bool Slab::PurgeLittleUsed() {
 
 // The same where small blocks have left all of their pages to a slab of which
 // little will be used: its blocks would have them for as long as they live. The
-// workload "threads" has 14.9 MiB at its peak where it had 18.1, and takes 1.045
-// times as long.
+// workload "threads" has 14.9 MiB at its peak where it had 18.1, and
+// takes 1.045 times as long.
 void Slab::PurgeIfLittleUsed() const {
   if (PlainOf(size_class) <= kLastL2Class || !arena.purges()) return;
   if (SlabUse::Of(size_class).IsLittle()) PurgeBehindFirstPage();
@@ -213,7 +213,7 @@ void Slab::Destroy(Slab* slab) {
   if (PlainOf(size_class) > kLastL2Class) {
     absent = std::max(absent, slab->UnusedPages());
     if (slab->PurgeLittleUsed()) {
-      absent = slab->granules * kPagesPerGranule - 1;
+      absent = slab->granules * kGranulePages - 1;
     }
   }
   const uint32_t lately =

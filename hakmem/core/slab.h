@@ -58,7 +58,7 @@ struct Slab : Span {
     return (SlabBlocks(size_class) + 63) / 64;
   }
   static constexpr size_t PageWordCount(SizeClass size_class) {
-    return (SlabGranules(size_class) * kPagesPerGranule + 63) / 64;
+    return (SlabGranules(size_class) * kGranulePages + 63) / 64;
   }
   // free_count from which on a look at the pages is worth while: of blocks with
   // pages of their own at once and at each that follows, of smaller ones when
@@ -172,7 +172,6 @@ struct Slab : Span {
   [[noreturn]] static void DieWithin(const void* address);
   [[noreturn]] static void DieTwice(const void* block);
 
-  static constexpr uint32_t kPagesPerGranule = kGranuleSize / os::kPageSize;
   static constexpr uint32_t kTagsPerPiece = Metadata::kMaxPiece / sizeof(Tag);
 
   // Whether the tags of a slab are too many to stand in one piece with it. So

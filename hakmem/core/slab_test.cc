@@ -158,8 +158,7 @@ TEST_P(SlabTest, AgreesWithASimpleModel) {
 // Pages that hold no part of a live block, and were not purged before.
 TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
   std::mt19937 random(GetParam());
-  const uint32_t pages =
-      SlabGranules(GetParam()) * (kGranuleSize / os::kPageSize);
+  const uint32_t pages = SlabGranules(GetParam()) * kGranulePages;
   std::vector<void*> out(blocks());
   ASSERT_EQ(slab_->Take(out.data(), blocks()), blocks());
   std::set<uint32_t> live;
@@ -415,7 +414,7 @@ TEST(SlabPagesTest, WhatSmallBlocksLeaveGoesWhereLittleIsUsed) {
 TEST(SlabPagesTest, WhatSmallBlocksLeaveStaysWhereMoreIsUsed) {
   constexpr SizeClass kUsed = kLastL25Class - 4;  // no other test's
   PagesLeft(kUsed, ClassSize(kUsed) / 2, 0);
-  EXPECT_GT(PagesFound(kUsed).first, kGranuleSize / os::kPageSize);
+  EXPECT_GT(PagesFound(kUsed).first, kGranulePages);
   EXPECT_GT(PagesFound(kLastL2Class).first, 1u);
 }
 
