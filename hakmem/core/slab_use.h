@@ -72,7 +72,13 @@ class alignas(64) SlabUse {
   // sandbox that does not allow it.
   static constexpr uint8_t kUnasked = 32;
 
+  // With 64 the workload "idle" has 0.6 % less at its peak, with 4 the same; in
+  // time there is no difference.
   static constexpr uint32_t kMany = 16;
+
+  // One of so many slabs is watched, and gets its pages one by one. With 4
+  // "idle" spends 0.48 s in the system where it spends 0.31, with 32 0.26; but
+  // then a class that is not filled any more is seen four times as late.
   static constexpr uint8_t kWatchedOf = 8;
 
   std::atomic<uint32_t> made_{0};          // that have not gone
