@@ -393,11 +393,11 @@ class Arena {
   static constexpr uint32_t kLeastPart = 2 * ArenaMaps::kStep;
 
   // Where os::PurgeNanoseconds() is more than this, memory does not go at once
-  // of itself. On the machine that docs/performance.md's table is from two
-  // pages took 1,600, by a loop of calls. On a virtual machine without help of
-  // the processor one takes 5,000 to 6,000 (os_benchmark) and wanting it back
-  // twice that, and the workloads "server", "strings" and "peaks" take 0.4 to
-  // 0.7 of the time if only what nobody wanted for a while goes:
+  // of itself. On the machine that most of docs/memory.md's figures are from
+  // two pages took 1,600, by a loop of calls. On a virtual machine without help
+  // of the processor one takes 5,000 to 6,000 (os_benchmark) and wanting it
+  // back twice that, and the workloads "server", "strings" and "peaks" take 0.4
+  // to 0.7 of the time if only what nobody wanted for a while goes:
   // docs/memory.md.
   static constexpr int64_t kMuchPurge = 3000;
 

@@ -414,7 +414,7 @@ TEST_F(ArenaTest, PagesThatWentBeforeDoNotCountAsFree) {
   EXPECT_EQ(arena_->GetStats().purged_bytes, 0u) << "10 granules of 16";
 
   // Every other run gets its share of them.
-  RunPages pages;
+  RunPages pages = {.missed = 1, .dense = 1};
   span = NewSpan(7);
   ASSERT_TRUE(arena_->AllocateRun(span, 100, kGranuleSize, nullptr, &pages));
   EXPECT_EQ(pages.missed, 10 * kGranulePages);
@@ -742,12 +742,13 @@ TEST_F(ArenaTest, FreeLargeTakesNothingButTheStartOfALargeBlock) {
 TEST_F(ArenaTest, ASpanComesAndGoesWithItsRun) {
   Make(4 * kMiB, kMiB);
   constexpr size_t kBytes = 2 * Metadata::kUnit;
-  RunPages pages;
+  RunPages pages = {.missed = 1, .dense = 1};
   bool zeroed = false;
   Span* const span = arena_->AllocateSpan(kSlab, kBytes, 3, &zeroed, &pages);
   ASSERT_NE(span, nullptr);
   EXPECT_TRUE(zeroed);
   EXPECT_EQ(pages.missed, 0u);
+  EXPECT_EQ(pages.dense, 0u);
   ASSERT_NO_FATAL_FAILURE(ExpectMaps({span}));
   Fill(span, 's');
   // What there is no room for leaves nothing behind.

@@ -194,7 +194,6 @@ struct Slab : Span {
   uint8_t PurgeTail();
   void Populate() const;
   bool PurgeBehindFirstPage() const;
-  void PurgeIfLittleUsed() const;
   uint32_t UnusedPages() const;
   bool PurgeLittleUsed();
 

@@ -66,7 +66,7 @@ void SlabUse::NoteMade() {
 
 // If the watched one has gone meanwhile, somebody else's pages are counted: it
 // says what is worth doing.
-bool SlabUse::FillsSoon(const void* start, uint32_t pages) {
+bool SlabUse::FillsSoon(const void* start, size_t bytes) {
   HelgrindIgnore(this, sizeof(*this));
   if (const uint8_t left = until_watched_.load(std::memory_order_relaxed);
       left != 0) {
@@ -77,7 +77,6 @@ bool SlabUse::FillsSoon(const void* start, uint32_t pages) {
   const void* const watched =
       watched_.exchange(start, std::memory_order_relaxed);
   if (watched != nullptr) {
-    const size_t bytes = pages * os::kPageSize;
     fills_.store(MayAsk() && os::ResidentBytes(watched, bytes) >=
                                  bytes - bytes / kFillsShare,
                  std::memory_order_relaxed);

@@ -50,11 +50,11 @@ class alignas(64) SlabUse {
     return made_.load(std::memory_order_relaxed) >= kMany;
   }
 
-  // Whether all of the `pages` at `start`, a new slab's of which none is there,
+  // Whether all of the pages at `start`, a new slab's of which none is there,
   // will soon be in use, by what became of others that were so. One of eight is
   // left as it is, and the system asked about it when the eighth after it is
   // made: false as long as nothing is known.
-  bool FillsSoon(const void* start, uint32_t pages);
+  bool FillsSoon(const void* start, size_t bytes);
 
   // Whether what a slab that has just been made has behind its last block may
   // stay: where those that returned it went soon, it is soon somebody else's.

@@ -95,7 +95,7 @@ TEST(SlabUseTest, FillsSoonWhatOthersDid) {
   // Of eight, how many are to be filled.
   const auto filled = [&use, slab] {
     int count = 0;
-    for (int i = 0; i < 8; ++i) count += use.FillsSoon(slab, kPages) ? 1 : 0;
+    for (int i = 0; i < 8; ++i) count += use.FillsSoon(slab, kBytes) ? 1 : 0;
     return count;
   };
   touch(kPages);
