@@ -220,15 +220,16 @@ bool CachedPool::Refill(ThreadCache& cache, SizeClass size_class,
   return magazine->count != 0;
 }
 
-void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
+void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class,
+                           bool* zeroed) {
   const ThreadCache::Use use(cache);
-  if (!use.granted()) return backend_.Allocate(size_class);
+  if (!use.granted()) return backend_.Allocate(size_class, zeroed);
   // Getting the cache ready may have allocated a block of this very class, and
   // left the bin with the rest of a magazine.
   if (void* const block = cache.Pop(size_class)) return block;
   ThreadCache::Bin& bin = cache.bin(size_class);
-  if (bin.capacity == 0 && !Prepare(cache, size_class)) {
-    return AllocateShared(cache, size_class);
+  if (bin.capacity == 0 && (zeroed != nullptr || !Prepare(cache, size_class))) {
+    return AllocateShared(cache, size_class, zeroed);
   }
   bin.drawn = true;
   Magazine* const current = cache.Close(size_class);
@@ -242,7 +243,11 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
 
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.alloc_misses, 1);
-  NoteMiss(cache, size_class);
+  if (zeroed == nullptr) {
+    NoteMiss(cache, size_class);
+  } else {
+    CountWork(cache, size_class);
+  }
   Magazine* fresh = depot(size_class).Pop();
   if (fresh != nullptr) {
     cache_budget.Return(BytesOf(size_class, fresh));
@@ -255,6 +260,9 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
         cache.PutMagazine(current);
       }
     }
+  } else if (zeroed != nullptr) {
+    if (current != nullptr) cache.Open(size_class, current, bin.capacity);
+    return backend_.Allocate(size_class, zeroed);
   } else {
     const uint32_t family = MagazineFamilyFor(bin.capacity);
     fresh = current;
@@ -280,9 +288,13 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class) {
 // in the depot, which goes back there: what such threads free and allocate goes
 // round among them. By the pool's lock alone larson on 64 threads took ten
 // times as long.
-void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class) {
+void* CachedPool::AllocateShared(ThreadCache& cache, SizeClass size_class,
+                                 bool* zeroed) {
   Depot& shared = depot(size_class);
   Magazine* magazine = shared.Pop();
+  if (magazine == nullptr && zeroed != nullptr) {
+    return backend_.Allocate(size_class, zeroed);
+  }
   if (magazine == nullptr) {
     const uint32_t wanted = FirstCapacity(size_class);
     const size_t bytes = wanted * ClassSize(size_class);

@@ -33,8 +33,12 @@ class CachedPool {
   LockedPool& backend() { return backend_; }
 
   // A block of the class, or null when memory has run out. For a bin that is
-  // empty.
-  void* Allocate(ThreadCache& cache, SizeClass size_class);
+  // empty. Who needs zeros gives `zeroed`, which says whether the block is
+  // known to read as zero, and was false: where nobody has left blocks for this
+  // thread, one of the slabs' it may be, while none is known of those that a
+  // refill brings.
+  void* Allocate(ThreadCache& cache, SizeClass size_class,
+                 bool* zeroed = nullptr);
 
   // Takes a block of the class back. For a bin that is full.
   void Free(ThreadCache& cache, SizeClass size_class, void* block);
@@ -78,7 +82,7 @@ class CachedPool {
   }
   uint32_t FullCapacity(SizeClass size_class) const;
   uint32_t FirstCapacity(SizeClass size_class) const;
-  void* AllocateShared(ThreadCache& cache, SizeClass size_class);
+  void* AllocateShared(ThreadCache& cache, SizeClass size_class, bool* zeroed);
   void FreeShared(ThreadCache& cache, SizeClass size_class, void* block);
   bool Prepare(ThreadCache& cache, SizeClass size_class);
   void Grow(ThreadCache& cache, SizeClass size_class);

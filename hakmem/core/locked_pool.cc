@@ -322,7 +322,7 @@ size_t LockedPool::Purge() {
   return purged;
 }
 
-void* LockedPool::Allocate(SizeClass size_class) {
+void* LockedPool::Allocate(SizeClass size_class, bool* zeroed) {
   void* block = nullptr;
   Slab* fresh = nullptr;
   do {
@@ -332,7 +332,7 @@ void* LockedPool::Allocate(SizeClass size_class) {
       if ((state.active != nullptr && state.active->free_count != 0) ||
           Activate(state, size_class, 0, &fresh)) {
         Count(state.counts.taken, 1);
-        block = state.active->TakeOne();
+        block = state.active->TakeOne(zeroed);
       }
     }
     if (block != nullptr) [[likely]]

@@ -50,9 +50,10 @@ class LockedPool {
   // go as soon as there are too many, whatever HAKMEM_PURGE says of later.
   void NoteTidied() { is_tidied_.store(true, std::memory_order_relaxed); }
 
-  // A block of the class, or null when memory has run out. This and Free() may
+  // A block of the class, or null when memory has run out. `*zeroed`, unless
+  // null, says whether the block is known to read as zero. This and Free() may
   // change errno when others contend; all else keeps it.
-  void* Allocate(SizeClass size_class);
+  void* Allocate(SizeClass size_class, bool* zeroed = nullptr);
 
   // Takes back a block of the class. Ends the program when it is none, or is
   // free already.
@@ -151,8 +152,8 @@ class LockedPool {
   // What a stage calls, the same for every variant of a pool; this one has no
   // use for the calling thread's cache.
   static constexpr bool kCached = false;
-  void* Allocate(ThreadCache&, SizeClass size_class) {
-    return Allocate(size_class);
+  void* Allocate(ThreadCache&, SizeClass size_class, bool* zeroed = nullptr) {
+    return Allocate(size_class, zeroed);
   }
   void Free(ThreadCache&, SizeClass size_class, void* block) {
     Free(size_class, block);

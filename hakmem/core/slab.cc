@@ -35,6 +35,7 @@ Slab* Slab::Create(SizeClass size_class, uint32_t owner, Tag tag) {
                                SlabGranules(size_class), &zeroed, &pages));
   if (slab == nullptr) return nullptr;
   if (!IsTwin(size_class)) slab->Begin(0);
+  if (zeroed && PlainOf(size_class) > kLastL2Class) slab->first_unused = 0;
   slab->tail_gone_in = zeroed ? 0 : slab->PurgeTail();
   slab->purged_pages = static_cast<uint16_t>(pages.missed);
   SlabUse& use = SlabUse::Of(size_class);
@@ -59,6 +60,7 @@ void Slab::Begin(uint32_t of_owner) {
   file_at = 0;
   free_count = static_cast<uint16_t>(all);
   first_word = 0;
+  first_unused = kAllUsed;
   bucket = 0;
   next_look = FirstLook(size_class);
   dirty_pages = 0;
@@ -256,6 +258,16 @@ constexpr bool TagsFit() {
 }
 static_assert(TagsFit());
 
+// first_word and first_unused are bytes.
+constexpr bool BlocksFit() {
+  for (SizeClass c = 1; c < kNumClasses; ++c) {
+    if (Slab::WordCount(c) > UINT8_MAX) return false;
+    if (c > kLastL2Class && SlabBlocks(c) >= UINT8_MAX) return false;
+  }
+  return true;
+}
+static_assert(BlocksFit());
+
 }  // namespace
 
 uint32_t Slab::Take(void** out, uint32_t count) {
@@ -278,8 +290,10 @@ uint32_t Slab::Take(void** out, uint32_t count) {
     slot = TakeFrom(word, free_bits[word], slot, end);
     if (free_bits[word] == 0) ++word;
   }
-  first_word = static_cast<uint16_t>(word);
+  first_word = static_cast<uint8_t>(word);
   free_count = static_cast<uint16_t>(free_count - taken);
+  // The last one has the highest address.
+  if (first_unused != kAllUsed && taken != 0) Use(IndexOf(size_class, *end));
   return taken;
 }
 

@@ -27,7 +27,8 @@ namespace hakmem {
 //     its class's active slab.
 //  4. A page that is marked purged holds no part of a live block, and was
 //     returned to the system since it last did.
-//  5. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
+//  5. A block from first_unused on reads as zero.
+//  6. A tag belongs to whoever has the block, and needs no lock: it is kNoTag
 //     exactly while neither the program has the block nor a site's slot. The
 //     sweep alone comes beside, and changes no more than a birth. The slab of
 //     an owner has one tag, that of all of its blocks, free or not, and it
@@ -35,7 +36,9 @@ namespace hakmem {
 struct Slab : Span {
   uint16_t file_at;  // free_count from which LockedPool::File() has to see it
   uint16_t free_count;
-  uint16_t first_word;
+  uint8_t first_word;
+  uint8_t first_unused;   // no block from this one on was handed out since all
+                          // pages were zero; or kAllUsed
   uint8_t bucket;         // the list it is in
   uint8_t tail_gone_in;   // ThisPeriod() when its TailPages() went to the
                           // system; 0 when they did not
@@ -94,8 +97,9 @@ struct Slab : Span {
   // slab that is half free gives the blocks of lines that are free first.
   uint32_t Take(void** out, uint32_t count);
 
-  // Takes one free block; there must be one.
-  void* TakeOne();
+  // Takes one free block; there must be one. `*zeroed`, unless null, says
+  // whether it is known to read as zero.
+  void* TakeOne(bool* zeroed = nullptr);
 
   // The number of the block that begins at `address`, in a slab of the known
   // class. Ends the program when none does.
@@ -197,6 +201,16 @@ struct Slab : Span {
   uint32_t UnusedPages() const;
   bool PurgeLittleUsed();
 
+  // All small blocks count as used: there is little of each that calloc() could
+  // save, and there are many.
+  static constexpr uint8_t kAllUsed = UINT8_MAX;
+  // Takes note that a block is handed out. Says whether it never was before.
+  bool Use(uint32_t index) {
+    if (first_unused == kAllUsed || index < first_unused) return false;
+    first_unused = static_cast<uint8_t>(index + 1);
+    return true;
+  }
+
   uint64_t* purged_bits() { return free_bits + WordCount(size_class); }
   void** TakeFrom(uint32_t word, uint64_t bits, void** slot, void** end);
   template <typename Fn>
@@ -215,19 +229,21 @@ inline void Slab::Put(SizeClass known_class, void* block) {
   if ((bits & bit) != 0) [[unlikely]]
     DieTwice(block);
   free_bits[word] = bits | bit;
-  if (word < first_word) first_word = static_cast<uint16_t>(word);
+  if (word < first_word) first_word = static_cast<uint8_t>(word);
   ++free_count;
 }
 
-inline void* Slab::TakeOne() {
+inline void* Slab::TakeOne(bool* zeroed) {
   uint32_t word = first_word;
   while (free_bits[word] == 0) ++word;
   const uint64_t bits = free_bits[word];
   free_bits[word] = bits & (bits - 1);
-  first_word = static_cast<uint16_t>(word);
+  first_word = static_cast<uint8_t>(word);
   --free_count;
-  const size_t index =
+  const uint32_t index =
       word * 64 + static_cast<uint32_t>(std::countr_zero(bits));
+  const bool is_unused = Use(index);
+  if (zeroed != nullptr) *zeroed = is_unused;
   return arena.AddressOf(start) + index * ClassSize(size_class);
 }
 

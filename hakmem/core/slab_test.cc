@@ -155,6 +155,51 @@ TEST_P(SlabTest, AgreesWithASimpleModel) {
   ASSERT_NO_FATAL_FAILURE(ExpectFree(free));
 }
 
+// In fresh granules, whose pages nobody had yet, and for L25.
+TEST_P(SlabTest, KnowsWhichBlocksReadAsZero) {
+  Slab::Destroy(slab_);
+  arena.Purge(0);
+  SetUp();
+  std::mt19937 random(GetParam());
+  const bool knows = GetParam() > kLastL2Class;
+  size_t used = 0;  // from the beginning, in bytes
+  std::vector<void*> taken;
+  const auto use = [&](void* block) {
+    const auto offset = static_cast<size_t>(static_cast<char*>(block) - base_);
+    used = std::max(used, offset + size());
+    std::memset(block, 1, size());
+    taken.push_back(block);
+  };
+  for (int step = 0; step < 4000; ++step) {
+    if (random() % 2 == 0 && slab_->free_count != 0) {
+      bool zeroed = false;
+      auto* const block = static_cast<char*>(slab_->TakeOne(&zeroed));
+      ASSERT_EQ(zeroed, knows && static_cast<size_t>(block - base_) >= used);
+      if (zeroed) {
+        ASSERT_EQ(std::count(block, block + size(), 0), size());
+      }
+      use(block);
+    } else if (random() % 8 == 0) {
+      std::vector<void*> out(random() % 16 == 0 ? blocks() : 5);
+      const uint32_t count =
+          slab_->Take(out.data(), static_cast<uint32_t>(out.size()));
+      std::for_each(out.end() - count, out.end(), use);
+    } else if (!taken.empty()) {
+      std::swap(taken[random() % taken.size()], taken.back());
+      slab_->Put(slab_->size_class, taken.back());
+      taken.pop_back();
+    }
+  }
+  ASSERT_NE(used, 0u);
+  for (void* const block : taken) slab_->Put(slab_->size_class, block);
+  // The next one has these pages as they are.
+  Slab::Destroy(slab_);
+  SetUp();
+  bool zeroed = true;
+  slab_->TakeOne(&zeroed);
+  EXPECT_FALSE(zeroed);
+}
+
 // Pages that hold no part of a live block, and were not purged before.
 TEST_P(SlabTest, PurgesPagesWithoutALiveBlockAndNoOthers) {
   std::mt19937 random(GetParam());

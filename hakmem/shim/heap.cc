@@ -24,22 +24,23 @@ namespace hakmem::heap {
 
 namespace {
 
-// A block of a class of which the thread has none in its bin, or null.
-void* AllocateFromPool(SizeClass size_class) {
+// A block of a class of which the thread has none in its bin, or null. What
+// reads as zero is known of L25 alone.
+void* AllocateFromPool(SizeClass size_class, bool* zeroed) {
   const ErrnoKeeper keeper;
   const SizeClass plain = PlainOf(size_class);
   if (plain <= kLastTinyClass)
     return tiny_pool.Allocate(thread_cache, size_class);
   if (plain <= kLastL2Class) return l2_pool.Allocate(thread_cache, size_class);
-  return l25_pool.Allocate(thread_cache, size_class);
+  return l25_pool.Allocate(thread_cache, size_class, zeroed);
 }
 
 }  // namespace
 
-void* AllocateFromClass(SizeClass size_class) {
+void* AllocateFromClass(SizeClass size_class, bool* zeroed) {
   void* block = thread_cache.Pop(size_class);
   if (block == nullptr) block = thread_cache.SwapAndPop(size_class);
-  return block != nullptr ? block : AllocateFromPool(size_class);
+  return block != nullptr ? block : AllocateFromPool(size_class, zeroed);
 }
 
 LockedPool& BackendOf(SizeClass size_class) {
@@ -93,7 +94,7 @@ void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
   const ErrnoKeeper keeper;
   if (size_class != kNoClass) {
     Reclaim();
-    if (void* const block = AllocateFromClass(size_class)) return block;
+    if (void* const block = AllocateFromClass(size_class, zeroed)) return block;
     return AllocateLarge(size, alignment, zeroed, tag);
   }
   if (void* const block = AllocateLarge(size, alignment, zeroed, tag)) {
@@ -121,14 +122,15 @@ bool StaysInPlace(SizeClass size_class, size_t size) {
 // For a class whose bin is empty, and no site. Out of line, so that who finds a
 // block in the bin has no stack frame.
 [[gnu::noinline]] void* AllocateMissedOrLast(SizeClass size_class, size_t size,
-                                             size_t alignment) {
+                                             size_t alignment,
+                                             bool* zeroed = nullptr) {
   void* block = thread_cache.SwapAndPop(size_class);
   if (block != nullptr) return block;
   if (thread_cache.CountMiss(size_class)) thread_cache.NextWindow();
-  block = AllocateFromPool(size_class);
+  block = AllocateFromPool(size_class, zeroed);
   if (block != nullptr) [[likely]]
     return block;
-  block = AllocateLast(size_class, size, alignment, nullptr, kNoTag);
+  block = AllocateLast(size_class, size, alignment, zeroed, kNoTag);
   return block != nullptr ? block : OutOfMemory();
 }
 
@@ -189,10 +191,12 @@ bool AreForSites() {
 
 }  // namespace
 
-void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment) {
+void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment,
+                          bool* zeroed) {
+  if (zeroed != nullptr) *zeroed = false;
   void* const block = thread_cache.Pop(size_class);
   if (block != nullptr) return block;
-  return AllocateMissedOrLast(size_class, size, alignment);
+  return AllocateMissedOrLast(size_class, size, alignment, zeroed);
 }
 
 void* AllocateUntracked(size_t size, size_t alignment) {
@@ -283,10 +287,9 @@ void* AllocateZeroed(size_t count, size_t size, const void* caller,
                      uint32_t site) {
   size_t bytes = 0;
   if (__builtin_mul_overflow(count, size, &bytes)) return OutOfMemory();
-  const bool is_large = bytes > kMaxPooledSize;
-  if (site == kNoSite && !is_large) {
+  if (site == kNoSite && bytes <= kMaxL2Size) {
     void* const block = AllocateFor(bytes, caller);
-    // A block that was mapped directly is zero already: too rare to ask.
+    // What nobody has used yet is zero already: too little to ask for it.
     return block == nullptr ? nullptr : std::memset(block, 0, bytes);
   }
   if (site == kNoSite && IsMarked()) {
@@ -294,9 +297,14 @@ void* AllocateZeroed(size_t count, size_t size, const void* caller,
                                             : MarkedSite(caller);
   }
   bool zeroed = false;
-  void* const block = site != kNoSite
-                          ? AllocateTracked(bytes, 1, site, &zeroed)
-                          : AllocateLast(kNoClass, bytes, 16, &zeroed, kNoTag);
+  void* block;
+  if (site != kNoSite) {
+    block = AllocateTracked(bytes, 1, site, &zeroed);
+  } else if (bytes <= kMaxPooledSize) {
+    block = AllocateUntrackedOf(MediumSizeToClass(bytes), bytes, 16, &zeroed);
+  } else {
+    block = AllocateLast(kNoClass, bytes, 16, &zeroed, kNoTag);
+  }
   if (block == nullptr) return OutOfMemory();
   return zeroed ? block : std::memset(block, 0, bytes);
 }

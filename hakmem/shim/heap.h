@@ -81,8 +81,10 @@ inline void* AllocateFor(size_t size, const void* caller) {
 // The same, whatever site the thread's plain allocations belong to: none.
 void* AllocateUntracked(size_t size, size_t alignment);
 
-// The same of a class that serves such a size and alignment.
-void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment);
+// The same of a class that serves such a size and alignment. Who needs zeros
+// gives `zeroed`, which says whether the block is known to read as zero.
+void* AllocateUntrackedOf(SizeClass size_class, size_t size, size_t alignment,
+                          bool* zeroed = nullptr);
 
 // Takes a block back; null is ignored. errno is kept. Ends the program with one
 // line on stderr when `block` is seen to be no live block.
@@ -128,8 +130,8 @@ size_t Release(size_t keep);
 size_t ReleaseAtLeast(size_t bytes);
 
 // Parts of the above, for tracked.cc. A block from the class's bin or its pool,
-// or null.
-void* AllocateFromClass(SizeClass size_class);
+// or null; `zeroed` as above, but false before.
+void* AllocateFromClass(SizeClass size_class, bool* zeroed = nullptr);
 // A block of any size where no pool could serve it, with errno ENOMEM if null.
 void* AllocateLast(SizeClass size_class, size_t size, size_t alignment,
                    bool* zeroed, Tag tag);

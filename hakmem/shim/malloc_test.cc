@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -158,6 +159,39 @@ TEST(MallocTest, CallocClearsMemoryThatWasUsedBefore) {
       ASSERT_TRUE(IsZero(block, size)) << size;
       std::memset(block, 0x5a, size);
       free(block);
+    }
+  }
+}
+
+// Pages of the block that are there.
+size_t ResidentPages(void* block, size_t size) {
+  std::vector<unsigned char> pages(size / 4096);
+  EXPECT_EQ(mincore(block, size, pages.data()), 0);
+  return static_cast<size_t>(
+      std::count_if(pages.begin(), pages.end(),
+                    [](unsigned char page) { return (page & 1) != 0; }));
+}
+
+// What comes from the system is zero already. A table of which little is used
+// is to cost no more than that.
+TEST(MallocTest, CallocDoesNotTouchLargeBlocksThatNobodyHadYet) {
+  for (const size_t size : {36 * kKiB, 160 * kKiB, kMiB, 2 * kMiB}) {
+    for (const size_t cached : {0, 2}) {
+      hak_release_memory(0);
+      // The thread has a few in its cache then, which somebody had.
+      if (cached != 0) free(malloc(size));
+      void* blocks[40];
+      size_t resident = 0;
+      for (void*& block : blocks) {
+        block = calloc(size / 4, 4);
+        ASSERT_TRUE(IsAligned(block, 4096));
+        resident += ResidentPages(block, size);
+      }
+      EXPECT_LE(resident, cached * size / 4096) << size;
+      for (void* const block : blocks) {
+        ASSERT_TRUE(IsZero(block, size));
+        free(block);
+      }
     }
   }
 }

@@ -10,6 +10,8 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <iterator>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -95,6 +97,28 @@ TEST(EarlyTest, TheFirstCallsCameBeforeAnyConstructor) {
   for (int i = 0; i < 20000; ++i) ASSERT_EQ(bytes[i], 0);
   EXPECT_EQ(static_cast<const char*>(early_blocks[3])[3 * kMiB - 1], 0x42);
   for (void* const block : early_blocks) free(block);
+}
+
+// Blocks above 32 KiB, of which calloc() does not fill what nobody had yet:
+// used here, and given back by threads that did not allocate them.
+TEST(ThreadTest, CallocClearsLargeBlocksThatOthersUsed) {
+  std::atomic<unsigned char*> shared[32] = {};
+  RunThreads(4, [&shared](int seed) {
+    std::mt19937 random(static_cast<unsigned>(seed));
+    for (int step = 0; step < 3000; ++step) {
+      const size_t size = 33000 + random() % (random() % 8 + 1) * 40000;
+      const bool zero = random() % 2 == 0;
+      auto* const block =
+          static_cast<unsigned char*>(zero ? calloc(1, size) : malloc(size));
+      for (size_t i = 0; i < size; i += 1021) {
+        if (zero && block[i] != 0) abort();
+        block[i] = 0xa5;
+      }
+      free(shared[random() % std::size(shared)].exchange(block));
+      if (step % 500 == 0) hak_release_memory(0);
+    }
+  });
+  for (std::atomic<unsigned char*>& block : shared) free(block.load());
 }
 
 // New threads wait for a lock for the first time while it is held, and while

@@ -454,9 +454,9 @@ void* AllocateTracked(size_t size, size_t alignment, uint32_t site,
     // a thread's own.
     const bool is_sample = IsStack(site);
     const auto allocate = [=] {
-      if (!is_sample) return AllocateFromClass(twin);
+      if (!is_sample) return AllocateFromClass(twin, zeroed);
       const ErrnoKeeper keeper;
-      return BackendOf(twin).Allocate(twin);
+      return BackendOf(twin).Allocate(twin, zeroed);
     };
     void* block = allocate();
     if (block == nullptr) {
