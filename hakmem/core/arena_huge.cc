@@ -10,11 +10,13 @@
 namespace hakmem {
 namespace {
 
-static_assert(kHugeGranules == 32, "half a word of the maps of granules");
+static_assert(kHugeGranules == 32, "half of a word of GranuleBits");
 
-// The half of a map's word that stands for a huge page.
-uint32_t HalfOf(const uint64_t* map, uint32_t page) {
-  return static_cast<uint32_t>(map[page / 2] >> (page % 2 * kHugeGranules));
+// The half of one of the words of 64 granules that stands for a huge page.
+uint32_t HalfOf(uint64_t GranuleBits::*mark, const GranuleBits* bits,
+                uint32_t page) {
+  return static_cast<uint32_t>(bits[page / 2].*mark >>
+                               (page % 2 * kHugeGranules));
 }
 
 }  // namespace
@@ -26,12 +28,13 @@ void ArenaPart::MindHugePages() {
   huge_pages_ = true;
   for (uint32_t page = begin_ / kHugeGranules; page * kHugeGranules < frontier_;
        ++page) {
-    if (HalfOf(dirty_, page) != 0 || !HugePageIsFree(page)) MarkHugePage(page);
+    if (HalfOf(&GranuleBits::dirty, bits_, page) != 0 || !HugePageIsFree(page))
+      MarkHugePage(page);
   }
 }
 
 bool ArenaPart::HugePageIsFree(uint32_t page) const {
-  if (HalfOf(dirty_, page) == ~uint32_t{0}) return true;
+  if (HalfOf(&GranuleBits::dirty, bits_, page) == ~uint32_t{0}) return true;
   const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
   uint32_t granule = page * kHugeGranules;
   while (granule < end && maps().IsFree(granule)) ++granule;
@@ -54,9 +57,10 @@ void ArenaPart::MarkHugePage(uint32_t page) {
   const uint32_t end = std::min((page + 1) * kHugeGranules, frontier_);
   for (uint32_t granule = page * kHugeGranules; granule < end; ++granule) {
     const uint64_t bit = uint64_t{1} << (granule % 64);
-    if (!maps().IsFree(granule) || (dirty_[granule / 64] & bit) != 0) continue;
-    clean_[granule / 64] |= bit;
-    dirty_[granule / 64] |= bit;
+    GranuleBits& of = bits_[granule / 64];
+    if (!maps().IsFree(granule) || (of.dirty & bit) != 0) continue;
+    of.clean |= bit;
+    of.dirty |= bit;
     ++dirty_granules_;
   }
   dirty_end_ = std::max(dirty_end_, end);
@@ -76,20 +80,21 @@ void ArenaPart::KeepSmall(uint32_t start, uint32_t end) {
   const uint32_t most = kMostSmallPages / arena_->parts();
   for (uint32_t page = start / kHugeGranules;
        page <= (end - 1) / kHugeGranules && small_pages_ < most; ++page) {
-    if (HalfOf(small_, page) != 0 || HugePageIsFree(page)) continue;
+    if (HalfOf(&GranuleBits::small, bits_, page) != 0 || HugePageIsFree(page))
+      continue;
     const uint32_t first = page * kHugeGranules;
     if (first + kHugeGranules > frontier_) continue;
     os::RefuseHugePages(maps().AddressOf(first), os::kHugePageSize);
-    small_[first / 64] |= uint64_t{1} << (first % 64);
+    bits_[first / 64].small |= uint64_t{1} << (first % 64);
     ++small_pages_;
   }
 }
 
 void ArenaPart::MakeHugeAgain(uint32_t page) {
-  if (HalfOf(small_, page) == 0) return;
+  if (HalfOf(&GranuleBits::small, bits_, page) == 0) return;
   const uint32_t first = page * kHugeGranules;
   os::AskForHugePages(maps().AddressOf(first), os::kHugePageSize);
-  small_[first / 64] &= ~(uint64_t{1} << (first % 64));
+  bits_[first / 64].small &= ~(uint64_t{1} << (first % 64));
   --small_pages_;
 }
 
@@ -107,7 +112,8 @@ void ArenaPart::MarkWhatIsTouched(uint32_t start, uint32_t end) {
   const uint32_t last = (end - 1) / kHugeGranules;
   const auto mark = [this](uint32_t page) {
     mu_.AssertHeld();
-    if (HalfOf(dirty_, page) == 0 && HugePageIsFree(page)) MarkHugePage(page);
+    if (HalfOf(&GranuleBits::dirty, bits_, page) == 0 && HugePageIsFree(page))
+      MarkHugePage(page);
   };
   if (start % kHugeGranules != 0 || first == last) mark(first);
   if (end % kHugeGranules != 0 && first != last) mark(last);
@@ -124,7 +130,8 @@ void ArenaPart::MarkWhatIsTouched(uint32_t start, uint32_t end) {
 void ArenaPart::PurgeHugePages(Kept keep) {
   for (uint32_t page = (dirty_end_ + kHugeGranules - 1) / kHugeGranules;
        page-- > begin_ / kHugeGranules && Beyond(keep) != 0;) {
-    if (HalfOf(dirty_, page) == 0 || !HugePageIsFree(page)) continue;
+    if (HalfOf(&GranuleBits::dirty, bits_, page) == 0 || !HugePageIsFree(page))
+      continue;
     const uint32_t start = page * kHugeGranules;
     if (!PurgeRun(start, std::min(start + kHugeGranules, frontier_))) return;
     if (small_pages_ != 0) MakeHugeAgain(page);

@@ -36,12 +36,12 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
   const size_t span_bytes = PageUp(count * sizeof(uint32_t));
   const size_t owner_bytes = span_bytes;
   const size_t node_bytes = PageUp(count * sizeof(RunTree::Node));
-  const size_t bits_bytes = PageUp(count / 8 + sizeof(uint64_t));
+  const size_t bits_bytes = PageUp((count / 64 + 1) * sizeof(GranuleBits));
   const size_t pieces_bytes = MetadataBytes(arena_bytes);
   const size_t gap =
       class_bytes < os::kHugePageSize ? 0 : os::kHugePageSize - kClassMapHead;
   const size_t total = arena_bytes + gap + class_bytes + kClassMapHead +
-                       span_bytes + owner_bytes + node_bytes + 6 * bits_bytes +
+                       span_bytes + owner_bytes + node_bytes + bits_bytes +
                        pieces_bytes;
   auto* const start = static_cast<char*>(os::Reserve(total, kAlignment));
   if (start == nullptr) return false;
@@ -55,10 +55,7 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
   carve(span_map, span_bytes);
   carve(owner_map, owner_bytes);
   carve(nodes, node_bytes);
-  for (uint64_t** const bits :
-       {&dirty, &clean, &dense, &small, &purged[0], &purged[1]}) {
-    carve(*bits, bits_bytes);
-  }
+  carve(bits, bits_bytes);
   // The class map is read for any address in the arena, so all of it has to be
   // accessible; 16 bytes a MiB of arena, of which few are ever touched. So are
   // the span map and the owner map behind it, of which only the part that is
@@ -77,11 +74,7 @@ bool ArenaMaps::Reserve(uint64_t arena_bytes) {
 
 bool ArenaMaps::Commit(uint32_t from, uint32_t to) const {
   return CommitTable(span_map, from, to, 1) &&
-         CommitTable(nodes, from, to, 1) && CommitTable(dirty, from, to, 64) &&
-         CommitTable(clean, from, to, 64) && CommitTable(dense, from, to, 64) &&
-         CommitTable(small, from, to, 64) &&
-         CommitTable(purged[0], from, to, 64) &&
-         CommitTable(purged[1], from, to, 64);
+         CommitTable(nodes, from, to, 1) && CommitTable(bits, from, to, 64);
 }
 
 bool ArenaMaps::CommitOwners(uint32_t from, uint32_t to) const {

@@ -32,6 +32,20 @@ struct RunPages {
   uint32_t dense = 0;   // granules that may have more than half of theirs
 };
 
+// What is kept of 64 granules, a bit for each. Together: a small process has
+// one page of them, where a table for each had six, and as many page tables.
+struct GranuleBits {
+  uint64_t dirty;  // free, and the system may back it
+  // Likewise, but only because a huge page may back it of which other granules
+  // were touched.
+  uint64_t clean;
+  uint64_t dense;  // likewise, and more than half of its pages may be backed
+  uint64_t small;  // begins a huge page that is kept small
+  // Went to the system in one period of HAKMEM_DECAY_MS, and in another one,
+  // and was not used since.
+  uint64_t purged[2];
+};
+
 inline constexpr uint32_t kHugeGranules = os::kHugePageSize / kGranuleSize;
 inline constexpr uint32_t kGranulePages = kGranuleSize / os::kPageSize;
 
@@ -70,7 +84,7 @@ struct ArenaView {
 // entries, the arena says.
 struct ArenaMaps {
   // Tables become accessible for this many granules (2 GiB of arena) at a time:
-  // a few system calls, and 694 KiB of address space that stays untouched until
+  // a few system calls, and 792 KiB of address space that stays untouched until
   // it is needed. No page of a table is for two such steps.
   static constexpr uint32_t kStep = 32768;
 
@@ -102,10 +116,7 @@ struct ArenaMaps {
     call(span_map, begin, end, 1);
     call(owner_map, begin, owners_end, 1);
     call(nodes, begin, end, 1);
-    for (const uint64_t* const bits :
-         {dirty, clean, dense, small, purged[0], purged[1]}) {
-      call(bits, begin, end, 64);
-    }
+    call(bits, begin, end, 64);
   }
 
   // What is accessible from the start, whatever is in use, in bytes.
@@ -145,12 +156,7 @@ struct ArenaMaps {
   std::atomic<uint32_t>* span_map = nullptr;
   std::atomic<uint32_t>* owner_map = nullptr;
   RunTree::Node* nodes = nullptr;
-  // One bit a granule each; what they say stands in arena_part.h.
-  uint64_t* dirty = nullptr;
-  uint64_t* clean = nullptr;
-  uint64_t* dense = nullptr;
-  uint64_t* small = nullptr;
-  uint64_t* purged[2] = {};
+  GranuleBits* bits = nullptr;
   // Reserved for the metadata of all parts.
   char* metadata = nullptr;
   size_t metadata_bytes = 0;

@@ -46,12 +46,7 @@ void ArenaPart::Init(Arena& arena, uint32_t index, Range range,
   dirty_end_ = begin;
   const ArenaMaps& all = maps();
   free_.Init(all.nodes);
-  dirty_ = all.dirty;
-  clean_ = all.clean;
-  dense_ = all.dense;
-  small_ = all.small;
-  purged_now_ = all.purged[0];
-  purged_before_ = all.purged[1];
+  bits_ = all.bits;
   counts_waits_.store(arena.parts() > 1, std::memory_order_relaxed);
   metadata_.Init(metadata.start, metadata.bytes);
   retention_.RememberWith(arena.regretted(), kGranuleSize);

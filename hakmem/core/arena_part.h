@@ -294,16 +294,8 @@ class alignas(64) ArenaPart {
   uint32_t index_ = 0;
   uint32_t begin_ = 0;
   uint32_t end_ = 0;
-  uint32_t first_ = 0;  // granule that may be in a run
-  // Dirty granules, one bit each.
-  uint64_t* dirty_ = nullptr;
-  // Likewise: dirty, but only because a huge page may back it of which other
-  // granules were touched.
-  uint64_t* clean_ = nullptr;
-  // Likewise: dirty, and more than half of its pages may be backed.
-  uint64_t* dense_ = nullptr;
-  // Huge pages that are kept small, by the bit of their first granule.
-  uint64_t* small_ = nullptr;
+  uint32_t first_ = 0;           // granule that may be in a run
+  GranuleBits* bits_ = nullptr;  // those of its own granules guarded by mu_
   // Whether waits are counted: where there may be more parts.
   std::atomic<bool> counts_waits_{false};
 
@@ -341,13 +333,12 @@ class alignas(64) ArenaPart {
   bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_now_ ABSL_GUARDED_BY(mu_) = false;
   bool any_purged_before_ ABSL_GUARDED_BY(mu_) = false;
-  // Bits of granules that went to the system in this period of HAKMEM_DECAY_MS,
-  // and in the last one, and were not used since. What went earlier would be
-  // gone by now anyway, and is no reason to keep more. When it was one, the
-  // workload "server", whose sizes shift, had 1.58 times of what is live at its
-  // end where it now has 1.30, for no fewer page faults.
-  uint64_t* purged_now_ ABSL_GUARDED_BY(mu_) = nullptr;
-  uint64_t* purged_before_ ABSL_GUARDED_BY(mu_) = nullptr;
+  // Which of GranuleBits::purged is that of this period; the other one is of
+  // the last. What went earlier would be gone by now anyway, and is no reason
+  // to keep more. When it was one, the workload "server", whose sizes shift,
+  // had 1.58 times of what is live at its end where it now has 1.30, for no
+  // fewer page faults.
+  uint32_t purged_now_ ABSL_GUARDED_BY(mu_) = 0;
   int64_t purge_period_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);
   // What large blocks have wanted back, and whether any came since decay was

@@ -29,26 +29,27 @@ constexpr uint32_t kLargeRegret = 8;
 // Runs swing as blocks do, or by this part of it more.
 constexpr size_t kSlackShare = 4;
 
-// Calls fn(word, mask) for the words of a map that cover the granules.
+// Calls fn(bits[i], mask) for those that have the granules.
 template <typename Fn>
-void ForEachWord(uint64_t* map, uint32_t start, uint32_t length, Fn fn) {
+void ForEachWord(GranuleBits* bits, uint32_t start, uint32_t length, Fn fn) {
   const uint32_t end = start + length;
   while (start < end) {
     const uint32_t bit = start % 64;
     const uint32_t count = std::min(64 - bit, end - start);
     const uint64_t ones =
         count == 64 ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-    fn(map[start / 64], ones << bit);
+    fn(bits[start / 64], ones << bit);
     start += count;
   }
 }
 
-// Clears the marks of the granules; says how many had one.
-uint32_t Clear(uint64_t* map, uint32_t start, uint32_t length) {
+// Clears one of the marks of the granules; says how many had it.
+uint32_t Clear(uint64_t GranuleBits::*mark, GranuleBits* bits, uint32_t start,
+               uint32_t length) {
   uint32_t taken = 0;
-  ForEachWord(map, start, length, [&taken](uint64_t& word, uint64_t mask) {
-    taken += static_cast<uint32_t>(std::popcount(word & mask));
-    word &= ~mask;
+  ForEachWord(bits, start, length, [&](GranuleBits& of, uint64_t mask) {
+    taken += static_cast<uint32_t>(std::popcount(of.*mark & mask));
+    of.*mark &= ~mask;
   });
   return taken;
 }
@@ -73,7 +74,7 @@ uint32_t ArenaPart::Take(Span::Kind kind, uint32_t start, uint32_t length,
 // Clears the marks of granules that are not dirty any more.
 uint32_t ArenaPart::TakeDirty(uint32_t start, uint32_t length,
                               RunPages* pages) {
-  const uint32_t taken = Clear(dirty_, start, length);
+  const uint32_t taken = Clear(&GranuleBits::dirty, bits_, start, length);
   if (absent_ != 0 && taken != 0) {
     // Rounded up, so that with the last dirty granule the last of them goes.
     const uint64_t dirty = dirty_granules_;
@@ -89,17 +90,19 @@ uint32_t ArenaPart::TakeDirty(uint32_t start, uint32_t length,
     if (pages != nullptr) pages->missed = lately;
   }
   if (taken != 0) {
-    const uint32_t dense = Clear(dense_, start, length);
+    const uint32_t dense = Clear(&GranuleBits::dense, bits_, start, length);
     if (pages != nullptr) pages->dense = dense;
   }
   dirty_granules_ -= taken;
-  return huge_pages_ ? taken - Clear(clean_, start, length) : taken;
+  if (!huge_pages_) return taken;
+  return taken - Clear(&GranuleBits::clean, bits_, start, length);
 }
 
 void ArenaPart::MarkDirty(uint32_t start, uint32_t length, bool dense) {
-  const auto mark = [](uint64_t& word, uint64_t mask) { word |= mask; };
-  ForEachWord(dirty_, start, length, mark);
-  if (dense) ForEachWord(dense_, start, length, mark);
+  ForEachWord(bits_, start, length, [dense](GranuleBits& of, uint64_t mask) {
+    of.dirty |= mask;
+    if (dense) of.dense |= mask;
+  });
   dirty_granules_ += length;
   dirty_end_ = std::max(dirty_end_, start + length);
 }
@@ -114,8 +117,14 @@ void ArenaPart::CountAbsent(uint32_t absent, uint32_t lately, int64_t now) {
 // says how many granules had them.
 uint32_t ArenaPart::TakePurged(uint32_t start, uint32_t length) {
   if (!any_purged_now_ && !any_purged_before_) return 0;
-  return Clear(purged_now_, start, length) +
-         Clear(purged_before_, start, length);
+  uint32_t taken = 0;
+  ForEachWord(bits_, start, length, [&taken](GranuleBits& of, uint64_t mask) {
+    for (uint64_t& purged : of.purged) {
+      taken += static_cast<uint32_t>(std::popcount(purged & mask));
+      purged &= ~mask;
+    }
+  });
+  return taken;
 }
 
 void ArenaPart::Regret(Span::Kind kind, uint32_t purged) {
@@ -138,10 +147,14 @@ void ArenaPart::ForgetPurged(int64_t now) {
   absent_before_ = passed == 1 ? absent_now_ : 0;
   absent_now_ = 0;
   for (int64_t i = std::min<int64_t>(passed, 2); i > 0; --i) {
-    std::swap(purged_now_, purged_before_);
+    purged_now_ ^= 1;
     std::swap(any_purged_now_, any_purged_before_);
     if (!any_purged_now_) continue;
-    std::fill_n(purged_now_ + begin_ / 64, (frontier_ - begin_ + 63) / 64, 0);
+    std::for_each(bits_ + begin_ / 64, bits_ + (frontier_ + 63) / 64,
+                  [this](GranuleBits& of) {
+                    mu_.AssertHeld();
+                    of.purged[purged_now_] = 0;
+                  });
     any_purged_now_ = false;
   }
 }
@@ -283,9 +296,8 @@ size_t ArenaPart::PurgeLocked(Kept keep) {
 // highest are wanted last.
 void ArenaPart::PurgeRuns(Kept keep, Clean clean) {
   const auto word_of = [this, clean](uint32_t index) {
-    mu_.AssertHeld();
-    return clean == Clean::kToo ? dirty_[index]
-                                : dirty_[index] & ~clean_[index];
+    const GranuleBits& of = bits_[index];
+    return clean == Clean::kToo ? of.dirty : of.dirty & ~of.clean;
   };
   uint32_t end = dirty_end_;
   while (Beyond(keep) != 0 && end > begin_) {
@@ -315,12 +327,12 @@ bool ArenaPart::PurgeRun(uint32_t start, uint32_t end) {
   if (!os::Purge(maps().AddressOf(start), (end - start) * kGranuleSize)) {
     return false;
   }
-  ForEachWord(purged_now_, start, end - start,
-              [this](uint64_t& word, uint64_t mask) {
+  ForEachWord(bits_, start, end - start,
+              [this](GranuleBits& of, uint64_t mask) {
                 mu_.AssertHeld();
-                const auto index = &word - purged_now_;
-                mask &= dirty_[index];
-                word |= huge_pages_ ? mask & ~clean_[index] : mask;
+                mask &= of.dirty;
+                if (huge_pages_) mask &= ~of.clean;
+                of.purged[purged_now_] |= mask;
               });
   any_purged_now_ = true;
   const uint32_t before = dirty_granules_;
