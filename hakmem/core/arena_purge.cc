@@ -31,7 +31,7 @@ constexpr size_t kSlackShare = 4;
 
 // Calls fn(bits[i], mask) for those that have the granules.
 template <typename Fn>
-void ForEachWord(GranuleBits* bits, uint32_t start, uint32_t length, Fn fn) {
+void ForEachBits(GranuleBits* bits, uint32_t start, uint32_t length, Fn fn) {
   const uint32_t end = start + length;
   while (start < end) {
     const uint32_t bit = start % 64;
@@ -47,7 +47,7 @@ void ForEachWord(GranuleBits* bits, uint32_t start, uint32_t length, Fn fn) {
 uint32_t Clear(uint64_t GranuleBits::*mark, GranuleBits* bits, uint32_t start,
                uint32_t length) {
   uint32_t taken = 0;
-  ForEachWord(bits, start, length, [&](GranuleBits& of, uint64_t mask) {
+  ForEachBits(bits, start, length, [&](GranuleBits& of, uint64_t mask) {
     taken += static_cast<uint32_t>(std::popcount(of.*mark & mask));
     of.*mark &= ~mask;
   });
@@ -99,7 +99,7 @@ uint32_t ArenaPart::TakeDirty(uint32_t start, uint32_t length,
 }
 
 void ArenaPart::MarkDirty(uint32_t start, uint32_t length, bool dense) {
-  ForEachWord(bits_, start, length, [dense](GranuleBits& of, uint64_t mask) {
+  ForEachBits(bits_, start, length, [dense](GranuleBits& of, uint64_t mask) {
     of.dirty |= mask;
     if (dense) of.dense |= mask;
   });
@@ -118,7 +118,7 @@ void ArenaPart::CountAbsent(uint32_t absent, uint32_t lately, int64_t now) {
 uint32_t ArenaPart::TakePurged(uint32_t start, uint32_t length) {
   if (!any_purged_now_ && !any_purged_before_) return 0;
   uint32_t taken = 0;
-  ForEachWord(bits_, start, length, [&taken](GranuleBits& of, uint64_t mask) {
+  ForEachBits(bits_, start, length, [&taken](GranuleBits& of, uint64_t mask) {
     for (uint64_t& purged : of.purged) {
       taken += static_cast<uint32_t>(std::popcount(purged & mask));
       purged &= ~mask;
@@ -327,7 +327,7 @@ bool ArenaPart::PurgeRun(uint32_t start, uint32_t end) {
   if (!os::Purge(maps().AddressOf(start), (end - start) * kGranuleSize)) {
     return false;
   }
-  ForEachWord(bits_, start, end - start,
+  ForEachBits(bits_, start, end - start,
               [this](GranuleBits& of, uint64_t mask) {
                 mu_.AssertHeld();
                 mask &= of.dirty;
