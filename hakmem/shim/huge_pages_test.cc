@@ -230,7 +230,8 @@ TEST_F(HugePagesTest, ClearedMemoryIsZero) {
       free(blocks.back().first);
       blocks.pop_back();
     }
-    const size_t size = (random() % 2 == 0 ? kMiB : 33000) + random() % kMiB;
+    const size_t size = random() % 2 == 0 ? kMiB + random() % (2 * kMiB)
+                                          : 33000 + random() % kMiB;
     auto* const block = static_cast<unsigned char*>(calloc(1, size));
     ASSERT_NE(block, nullptr);
     for (size_t at = 0; at < size; at += 4096) ASSERT_EQ(block[at], 0) << at;
