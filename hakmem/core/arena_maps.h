@@ -41,8 +41,8 @@ struct GranuleBits {
   uint64_t clean;
   uint64_t dense;  // likewise, and more than half of its pages may be backed
   uint64_t small;  // begins a huge page that is kept small
-  // Went to the system in one period of HAKMEM_DECAY_MS, and in another one,
-  // and was not used since.
+  // Went to the system in the last even period of HAKMEM_DECAY_MS, and in the
+  // last odd one, and was not used since.
   uint64_t purged[2];
 };
 

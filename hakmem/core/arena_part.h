@@ -331,14 +331,12 @@ class alignas(64) ArenaPart {
   uint32_t large_granules_ ABSL_GUARDED_BY(mu_) = 0;
   // Whether what is touched comes in huge pages, and that is minded.
   bool huge_pages_ ABSL_GUARDED_BY(mu_) = false;
-  bool any_purged_now_ ABSL_GUARDED_BY(mu_) = false;
-  bool any_purged_before_ ABSL_GUARDED_BY(mu_) = false;
-  // Which of GranuleBits::purged is that of this period; the other one is of
-  // the last. What went earlier would be gone by now anyway, and is no reason
-  // to keep more. When it was one, the workload "server", whose sizes shift,
-  // had 1.58 times of what is live at its end where it now has 1.30, for no
-  // fewer page faults.
-  uint32_t purged_now_ ABSL_GUARDED_BY(mu_) = 0;
+  // Whether there are marks in GranuleBits::purged, of this period and of the
+  // last. What went earlier would be gone by now anyway, and is no reason to
+  // keep more. When it was one, the workload "server", whose sizes shift, had
+  // 1.58 times of what is live at its end where it now has 1.30, for no fewer
+  // page faults.
+  bool any_purged_[2] ABSL_GUARDED_BY(mu_) = {};
   int64_t purge_period_ ABSL_GUARDED_BY(mu_) = 0;
   Retention retention_ ABSL_GUARDED_BY(mu_);
   // What large blocks have wanted back, and whether any came since decay was

@@ -60,7 +60,7 @@ uint32_t Clear(uint64_t GranuleBits::*mark, GranuleBits* bits, uint32_t start,
 // data. `*pages`, unless null: as Arena::AllocateRun().
 uint32_t ArenaPart::Take(Span::Kind kind, uint32_t start, uint32_t length,
                          RunPages* pages) {
-  if (absent_ != 0 || any_purged_now_ || any_purged_before_) {
+  if (absent_ != 0 || any_purged_[0] || any_purged_[1]) {
     ForgetPurged(os::CoarseMilliseconds());
   }
   const uint32_t dirty = TakeDirty(start, length, pages);
@@ -116,7 +116,7 @@ void ArenaPart::CountAbsent(uint32_t absent, uint32_t lately, int64_t now) {
 // Clears the marks of what was lately purged in a run that is being handed out;
 // says how many granules had them.
 uint32_t ArenaPart::TakePurged(uint32_t start, uint32_t length) {
-  if (!any_purged_now_ && !any_purged_before_) return 0;
+  if (!any_purged_[0] && !any_purged_[1]) return 0;
   uint32_t taken = 0;
   ForEachBits(bits_, start, length, [&taken](GranuleBits& of, uint64_t mask) {
     for (uint64_t& purged : of.purged) {
@@ -146,16 +146,12 @@ void ArenaPart::ForgetPurged(int64_t now) {
   purge_period_ = period;
   absent_before_ = passed == 1 ? absent_now_ : 0;
   absent_now_ = 0;
-  for (int64_t i = std::min<int64_t>(passed, 2); i > 0; --i) {
-    purged_now_ ^= 1;
-    std::swap(any_purged_now_, any_purged_before_);
-    if (!any_purged_now_) continue;
+  for (int64_t i = std::min<int64_t>(passed, 2); i-- > 0;) {
+    const int64_t parity = (period - i) % 2;
+    if (!any_purged_[parity]) continue;
     std::for_each(bits_ + begin_ / 64, bits_ + (frontier_ + 63) / 64,
-                  [this](GranuleBits& of) {
-                    mu_.AssertHeld();
-                    of.purged[purged_now_] = 0;
-                  });
-    any_purged_now_ = false;
+                  [parity](GranuleBits& of) { of.purged[parity] = 0; });
+    any_purged_[parity] = false;
   }
 }
 
@@ -327,14 +323,15 @@ bool ArenaPart::PurgeRun(uint32_t start, uint32_t end) {
   if (!os::Purge(maps().AddressOf(start), (end - start) * kGranuleSize)) {
     return false;
   }
+  const int64_t parity = purge_period_ % 2;
   ForEachBits(bits_, start, end - start,
-              [this](GranuleBits& of, uint64_t mask) {
+              [this, parity](GranuleBits& of, uint64_t mask) {
                 mu_.AssertHeld();
                 mask &= of.dirty;
                 if (huge_pages_) mask &= ~of.clean;
-                of.purged[purged_now_] |= mask;
+                of.purged[parity] |= mask;
               });
-  any_purged_now_ = true;
+  any_purged_[parity] = true;
   const uint32_t before = dirty_granules_;
   TakeDirty(start, end - start, nullptr);
   purged_granules_ += before - dirty_granules_;

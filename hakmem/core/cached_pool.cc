@@ -243,6 +243,7 @@ void* CachedPool::Allocate(ThreadCache& cache, SizeClass size_class,
 
   CacheCounters& counters = cache.counters(geometry().index);
   CacheCounters::Add(counters.alloc_misses, 1);
+  // A larger magazine would not serve who has none filled.
   if (zeroed == nullptr) {
     NoteMiss(cache, size_class);
   } else {

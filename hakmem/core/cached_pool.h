@@ -33,10 +33,9 @@ class CachedPool {
   LockedPool& backend() { return backend_; }
 
   // A block of the class, or null when memory has run out. For a bin that is
-  // empty. Who needs zeros gives `zeroed`, which says whether the block is
-  // known to read as zero, and was false: where nobody has left blocks for this
-  // thread, one of the slabs' it may be, while none is known of those that a
-  // refill brings.
+  // empty. Who needs zeros gives `zeroed`, false, which says whether the block
+  // is known to read as zero. That is known of one straight from its slab, so
+  // for him nothing is refilled.
   void* Allocate(ThreadCache& cache, SizeClass size_class,
                  bool* zeroed = nullptr);
 

@@ -292,7 +292,7 @@ uint32_t Slab::Take(void** out, uint32_t count) {
   }
   first_word = static_cast<uint8_t>(word);
   free_count = static_cast<uint16_t>(free_count - taken);
-  // The last one has the highest address.
+  // In L25, where no line is looked at, the last has the highest address.
   if (first_unused != kAllUsed && taken != 0) Use(IndexOf(size_class, *end));
   return taken;
 }
