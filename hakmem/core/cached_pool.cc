@@ -163,6 +163,12 @@ void CachedPool::CountWork(ThreadCache& cache, SizeClass size_class) {
 void CachedPool::TidyWhatIsDue(int64_t now) {
   int64_t last = housekeeping.tidied_at.load(std::memory_order_relaxed);
   if (now == last) return;
+  if (last == 0) {
+    // The process has just begun.
+    housekeeping.parked_at.store(now, std::memory_order_relaxed);
+    housekeeping.tidied_at.store(now, std::memory_order_relaxed);
+    return;
+  }
   constexpr int64_t kClasses = kNumClasses - 1;
   const int64_t due =
       std::min((now - last) * kClasses / TidyPeriod(), kClasses);

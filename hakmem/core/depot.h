@@ -52,8 +52,11 @@ class alignas(64) Depot {
     const uint32_t pops = pops_.load(std::memory_order_relaxed);
     const bool idle = pops == reviewed_pops_.load(std::memory_order_relaxed);
     const uint32_t low = low_water_.load(std::memory_order_relaxed);
-    reviewed_pops_.store(pops, std::memory_order_relaxed);
-    low_water_.store(magazines(), std::memory_order_relaxed);
+    const uint32_t now = magazines();
+    // Most depots are as they were: nobody's cache line is taken for them, and
+    // in a program that has just begun no page.
+    if (!idle) reviewed_pops_.store(pops, std::memory_order_relaxed);
+    if (low != now) low_water_.store(now, std::memory_order_relaxed);
     return idle ? low : low / 2;
   }
 

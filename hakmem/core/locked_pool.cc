@@ -243,8 +243,9 @@ void LockedPool::PurgeBeyondBound() {
 
 size_t LockedPool::Decay(int64_t now) {
   if (!arena.purges() || !purge_mu_.TryLock()) return 0;
-  const size_t purged =
-      PurgePages(arena.Unwanted(retention_, own_dirty_pages(), false, now));
+  const size_t unwanted =
+      arena.Unwanted(retention_, own_dirty_pages(), false, now);
+  const size_t purged = unwanted == 0 ? 0 : PurgePages(unwanted);
   purge_mu_.Unlock();
   return purged;
 }

@@ -218,7 +218,9 @@ uint32_t UsableProcessors(const CgroupLimits& limits) {
       syscall(SYS_sched_getaffinity, 0, sizeof(mask), mask.data());
   if (bytes <= 0) return 1;
   int count = 0;
-  for (const uint64_t word : mask) count += std::popcount(word);
+  for (size_t i = 0; i * sizeof(uint64_t) < static_cast<size_t>(bytes); ++i) {
+    count += std::popcount(mask[i]);
+  }
   return std::min(static_cast<uint32_t>(std::max(count, 1)), limits.processors);
 }
 

@@ -255,6 +255,7 @@ bool ThreadCache::Activate() {
   // bin that the one which it comes back to has found empty.
   state_ = State::kBusy;
   view_ = arena.view();
+  trimmed_at_ = os::CoarseMilliseconds();
   HelgrindIgnore(counters_.data(), sizeof(counters_));
   HelgrindIgnore(&small_table_, sizeof(small_table_));
   HelgrindIgnore(&l2_way_, sizeof(l2_way_));
