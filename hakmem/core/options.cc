@@ -16,6 +16,7 @@ constexpr std::string_view kPrefix = "HAKMEM_";
 constexpr std::string_view kHugePagesWords[] = {"0", "1", "never"};
 constexpr std::string_view kMincoreWords[] = {"0", "1", "never"};
 constexpr std::string_view kPurgeWords[] = {"0", "1", "later", "auto"};
+constexpr std::string_view kDeepBindWords[] = {"0", "heed"};
 constexpr std::string_view kSitesWords[] = {"0", "caller"};
 constexpr std::string_view kLeaksWords[] = {"0", "1"};
 constexpr std::string_view kStatsWords[] = {"0", "exit"};
@@ -51,6 +52,9 @@ constexpr OptionInfo kOptionTable[] = {
     {"HAKMEM_PURGE", &Options::purge, 0, 3,
      "free memory goes 1: at once; later; auto: by what it costs; 0: if asked",
      kPurgeWords},
+    {"HAKMEM_DEEPBIND", &Options::deep_bind, 0, 1,
+     "heed: dlopen() does as RTLD_DEEPBIND says; 0: as if that were not said",
+     kDeepBindWords},
     {"HAKMEM_SITES", &Options::sites, 0, 1,
      "caller: count every block for the address that called malloc",
      kSitesWords},

@@ -44,6 +44,11 @@ inline constexpr uint64_t kPurgeAtOnce = 1;
 inline constexpr uint64_t kPurgeLater = 2;
 inline constexpr uint64_t kPurgeByCost = 3;
 
+// What HAKMEM_DEEPBIND may be: whether libhakmem.so lets dlopen() open
+// libraries with RTLD_DEEPBIND.
+inline constexpr uint64_t kDeepBindIgnored = 0;
+inline constexpr uint64_t kDeepBindHeeded = 1;
+
 // What HAKMEM_PROFILE may be, beside a number of seconds.
 inline constexpr uint64_t kProfileNever = 0;
 inline constexpr uint64_t kProfileAtExit = 1;
@@ -82,6 +87,8 @@ struct Options {
   uint64_t mincore = kMincoreIfUnfiltered;
   // When free memory goes back to the system.
   uint64_t purge = kPurgeByCost;
+  // Whether dlopen() heeds RTLD_DEEPBIND.
+  uint64_t deep_bind = kDeepBindIgnored;
   // kSitesByCaller: every plain allocation belongs to its caller's site.
   uint64_t sites = 0;
   // Whether sites with live blocks are written at exit, and statistics.

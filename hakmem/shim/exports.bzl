@@ -98,11 +98,17 @@ NATIVE = [
     "hak_usable_size",
 ]
 
+# What libhakmem.so shows beside these: see dlopen.cc. In a program that is
+# linked with libhakmem.a it would come in the way of what it is to call.
+SHARED_EXPORTS = ["dlopen"]
+
 EXPORTS = MALLOC_FAMILY + GLIBC + ALLOCX + OPERATORS + NATIVE
 
 # What new.cc asks of the program's C++ run time, if there is one:
-# std::get_new_handler() and std::__throw_bad_alloc().
+# std::get_new_handler() and std::__throw_bad_alloc(). And dlopen.cc of the C
+# library.
 WEAK_REFERENCES = [
     "_ZSt15get_new_handlerv",
     "_ZSt17__throw_bad_allocv",
+    "dlsym",
 ]

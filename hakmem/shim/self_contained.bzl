@@ -116,12 +116,23 @@ self_contained_object = rule(
 def _self_contained_archive_impl(ctx):
     toolchain = find_cpp_toolchain(ctx)
     archive = ctx.actions.declare_file(ctx.label.name)
+    member = ctx.actions.declare_file(ctx.label.name + ".o")
     args = ctx.actions.args()
-    args.add_all(["rcsD", archive, ctx.file.object])
+    args.add_all(ctx.attr.hidden, format_each = "--localize-symbol=%s")
+    args.add_all([ctx.file.object, member])
+    ctx.actions.run(
+        executable = toolchain.objcopy_executable,
+        arguments = [args],
+        inputs = depset([ctx.file.object], transitive = [toolchain.all_files]),
+        outputs = [member],
+        mnemonic = "LocaliseSymbols",
+    )
+    args = ctx.actions.args()
+    args.add_all(["rcsD", archive, member])
     ctx.actions.run(
         executable = toolchain.ar_executable,
         arguments = [args],
-        inputs = depset([ctx.file.object], transitive = [toolchain.all_files]),
+        inputs = depset([member], transitive = [toolchain.all_files]),
         outputs = [archive],
         mnemonic = "ArchiveAllocator",
     )
@@ -134,6 +145,9 @@ self_contained_archive = rule(
     implementation = _self_contained_archive_impl,
     attrs = dict(
         _TOOLCHAIN,
+        hidden = attr.string_list(
+            doc = "Of the symbols that the object exports, those that stay inside.",
+        ),
         object = attr.label(allow_single_file = [".o"], mandatory = True),
     ),
     doc = "The archive NAME of a self_contained_object.",
