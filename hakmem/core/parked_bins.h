@@ -26,10 +26,12 @@ struct ParkedBins {
     Magazine* current;
     Magazine* previous;
     uint32_t capacity;  // 0: the class was not in use
+    bool drawn;         // since it was last trimmed
   };
 
   ParkedBins* next;
-  bool stale;  // nobody wanted it since this was last asked
+  bool stale;          // nobody wanted it since this was last asked
+  int64_t trimmed_at;  // the bins: threads that follow each other are as one
   std::array<CachedPool*, kPools> pools;
   std::array<Bin, kNumBins> bins;
 };

@@ -303,6 +303,7 @@ void ThreadCache::Park() {
 }
 
 void ThreadCache::MoveBinsTo(ParkedBins* parked) {
+  parked->trimmed_at = trimmed_at_;
   parked->pools = pools_;
   parked->bins = {};
   for (CachedPool* pool : std::exchange(pools_, {})) {
@@ -319,10 +320,10 @@ void ThreadCache::MoveBinsTo(ParkedBins* parked) {
         if (magazine != nullptr) CacheCounters::Add(unloaded, magazine->count);
       }
       bin.forced = 0;  // counts as any cache's, from now on
-      bin.drawn = false;
       parked->bins[c] = {.current = current,
                          .previous = previous,
-                         .capacity = std::exchange(bin.capacity, uint16_t{0})};
+                         .capacity = std::exchange(bin.capacity, uint16_t{0}),
+                         .drawn = std::exchange(bin.drawn, false)};
       bin.current.store(nullptr, std::memory_order_release);
       bin.previous.store(nullptr, std::memory_order_release);
     }
@@ -330,6 +331,7 @@ void ThreadCache::MoveBinsTo(ParkedBins* parked) {
 }
 
 void ThreadCache::MoveBinsFrom(const ParkedBins* parked) {
+  trimmed_at_ = parked->trimmed_at;
   pools_ = parked->pools;
   for (CachedPool* pool : pools_) {
     if (pool == nullptr) continue;
@@ -343,6 +345,7 @@ void ThreadCache::MoveBinsFrom(const ParkedBins* parked) {
         if (magazine != nullptr) CacheCounters::Add(loaded, magazine->count);
       }
       bins_[c].capacity = static_cast<uint16_t>(from.capacity);
+      bins_[c].drawn = from.drawn;
       bins_[c].previous.store(from.previous, std::memory_order_release);
       if (from.current != nullptr) Open(c, from.current, from.capacity);
     }

@@ -151,6 +151,18 @@ uint64_t Refills() {
   return counters.refills;
 }
 
+void AllocateAndFree(int count) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < count; ++i) blocks.push_back(Allocate());
+  for (void* const block : blocks) Free(block);
+}
+
+void UseAnotherClass() {
+  constexpr SizeClass kOther = kClass + 1;
+  cached_pool.Free(thread_cache, kOther,
+                   cached_pool.Allocate(thread_cache, kOther));
+}
+
 // Allocates this many blocks on a thread that ends, and frees them there.
 std::set<void*> UseOnThread(int count) {
   std::set<void*> blocks;
@@ -169,6 +181,50 @@ TEST_F(ThreadCacheTest, ANewThreadHasWhatAnEndedOneLeft) {
   const std::set<void*> found = UseOnThread(100);
   EXPECT_EQ(found, left);
   EXPECT_EQ(Refills(), refills);
+}
+
+// What a thread takes over is not given up at once, whatever it does first. It
+// goes when the thread before would have given it up: where each lives for a
+// moment nobody else would.
+TEST_F(ThreadCacheTest, BinsThatAreTakenOverAreTrimmedInTheirTime) {
+  constexpr int64_t kPeriod = 1000;
+  const int64_t later = os::CoarseMilliseconds() + 1'000'000;
+  OnThread([later] {
+    AllocateAndFree(100);
+    EXPECT_FALSE(thread_cache.TrimIsDue(kPeriod, os::CoarseMilliseconds()));
+    EXPECT_TRUE(thread_cache.TrimIsDue(kPeriod, later));
+  });
+  OnThread([later] {
+    UseAnotherClass();
+    EXPECT_FALSE(thread_cache.TrimIsDue(kPeriod, later + kPeriod - 1));
+    const uint64_t refills = Refills();
+    AllocateAndFree(100);
+    EXPECT_EQ(Refills(), refills) << "some went";
+    EXPECT_TRUE(thread_cache.TrimIsDue(kPeriod, later + kPeriod));
+  });
+}
+
+// It stays if somebody has drawn on it since it was last trimmed.
+TEST_F(ThreadCacheTest, BinsAreTrimmedByWhatAllDidWhoHadThem) {
+  const auto trim = [] {
+    UseAnotherClass();
+    thread_cache.TrimBins();
+  };
+  OnThread([] { AllocateAndFree(100); });
+  OnThread(trim);
+  const uint64_t refills = Refills();
+  OnThread([] {
+    AllocateAndFree(100);
+    thread_cache.TrimBins();
+  });
+  EXPECT_EQ(Refills(), refills) << "it has gone";
+  for (int i = 0; i < 2; ++i) OnThread(trim);
+  OnThread([] {
+    UseAnotherClass();
+    void* const block = thread_cache.Pop(kClass);
+    EXPECT_EQ(block, nullptr) << "it is still there";
+    if (block != nullptr) Free(block);
+  });
 }
 
 // A thread whose first call is a free finds room in what another left.
