@@ -157,6 +157,9 @@ void AllocateAndFree(int count) {
   for (void* const block : blocks) Free(block);
 }
 
+// For a cache that is trimmed by the test alone: so long no test takes.
+int64_t Later() { return os::CoarseMilliseconds() + 1'000'000; }
+
 void UseAnotherClass() {
   constexpr SizeClass kOther = kClass + 1;
   cached_pool.Free(thread_cache, kOther,
@@ -188,11 +191,11 @@ TEST_F(ThreadCacheTest, ANewThreadHasWhatAnEndedOneLeft) {
 // moment nobody else would.
 TEST_F(ThreadCacheTest, BinsThatAreTakenOverAreTrimmedInTheirTime) {
   constexpr int64_t kPeriod = 1000;
-  const int64_t later = os::CoarseMilliseconds() + 1'000'000;
+  const int64_t later = Later();
   OnThread([later] {
-    AllocateAndFree(100);
-    EXPECT_FALSE(thread_cache.TrimIsDue(kPeriod, os::CoarseMilliseconds()));
+    UseAnotherClass();
     EXPECT_TRUE(thread_cache.TrimIsDue(kPeriod, later));
+    AllocateAndFree(100);
   });
   OnThread([later] {
     UseAnotherClass();
@@ -210,7 +213,11 @@ TEST_F(ThreadCacheTest, BinsAreTrimmedByWhatAllDidWhoHadThem) {
     UseAnotherClass();
     thread_cache.TrimBins();
   };
-  OnThread([] { AllocateAndFree(100); });
+  OnThread([] {
+    UseAnotherClass();
+    EXPECT_TRUE(thread_cache.TrimIsDue(1, Later()));
+    AllocateAndFree(100);
+  });
   OnThread(trim);
   const uint64_t refills = Refills();
   OnThread([] {
