@@ -25,7 +25,9 @@ using Open = decltype(&dlopen);
 
 constinit std::atomic<Open> next_open{nullptr};
 
-Open NextOpen() {
+// Not inlined, here and below, so that dlopen() has no variable in memory that
+// would be in the way of its jump.
+[[gnu::noinline]] Open NextOpen() {
   Open next = next_open.load(std::memory_order_relaxed);
   if (next != nullptr || dlsym == nullptr) return next;
   hakmem::HelgrindIgnore(&next_open, sizeof(next_open));
@@ -34,7 +36,7 @@ Open NextOpen() {
   return next;
 }
 
-bool HeedsDeepBind() {
+[[gnu::noinline]] bool HeedsDeepBind() {
   hakmem::arena.EnsureOptions();
   return hakmem::arena.options().deep_bind == hakmem::kDeepBindHeeded;
 }
@@ -48,5 +50,8 @@ extern "C" HAKMEM_EXPORT void* dlopen(const char* file, int mode) noexcept {
   const Open next = NextOpen();
   if (next == nullptr) return nullptr;
   if ((mode & RTLD_DEEPBIND) != 0 && !HeedsDeepBind()) mode &= ~RTLD_DEEPBIND;
+#ifdef __clang__
+  [[clang::musttail]]
+#endif
   return next(file, mode);
 }
