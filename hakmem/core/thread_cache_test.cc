@@ -37,6 +37,13 @@ size_t SlabBytes() {
 
 void OnThread(const std::function<void()>& fn) { std::thread(fn).join(); }
 
+// Allocates this many blocks, and frees them then.
+void AllocateAndFree(int count) {
+  std::vector<void*> blocks;
+  for (int i = 0; i < count; ++i) blocks.push_back(Allocate());
+  for (void* const block : blocks) Free(block);
+}
+
 // The key that tells when a thread ends is made at the first use of a cache in
 // this program, here after so many others that setting it allocates.
 class ThreadCacheTest : public testing::Test {
@@ -62,9 +69,7 @@ TEST_F(ThreadCacheTest, BeginsEmptyAndFullInEveryClass) {
 
 TEST_F(ThreadCacheTest, ClassZeroStaysEmptyAndFull) {
   OnThread([] {
-    std::vector<void*> blocks;
-    for (int i = 0; i < 100; ++i) blocks.push_back(Allocate());
-    for (void* const block : blocks) Free(block);
+    AllocateAndFree(100);
     int block = 0;
     EXPECT_EQ(thread_cache.Pop(kNoClass), nullptr);
     EXPECT_FALSE(thread_cache.Push(kNoClass, &block));
@@ -149,12 +154,6 @@ uint64_t Refills() {
   CacheCounters counters;
   ThreadCache::SumCounters(0, counters);
   return counters.refills;
-}
-
-void AllocateAndFree(int count) {
-  std::vector<void*> blocks;
-  for (int i = 0; i < count; ++i) blocks.push_back(Allocate());
-  for (void* const block : blocks) Free(block);
 }
 
 // For a cache that is trimmed by the test alone: so long no test takes.
@@ -276,18 +275,14 @@ TEST_F(ThreadCacheTest, OnlySomeAreLeft) {
 
 // A thread counts for the limit while it wants more than its first blocks.
 TEST_F(ThreadCacheTest, AThreadSharesTheLimitFromWhenItsBinsGrow) {
-  const auto use = [](int count) {
-    std::vector<void*> blocks;
-    for (int i = 0; i < count; ++i) blocks.push_back(Allocate());
-    for (void* const block : blocks) Free(block);
-  };
   ThreadCache::FlushParked(ThreadCache::Parked::kAll);
-  use(1000);  // this thread has grown, or will not before the others do
+  AllocateAndFree(
+      1000);  // this thread has grown, or will not before the others do
   const int64_t limit = cache_budget.limit();
-  OnThread([&use, limit] {
-    use(10);
+  OnThread([limit] {
+    AllocateAndFree(10);
     EXPECT_EQ(cache_budget.limit(), limit);
-    use(1000);
+    AllocateAndFree(1000);
     EXPECT_GT(cache_budget.limit(), limit);
   });
   EXPECT_EQ(cache_budget.limit(), limit);
