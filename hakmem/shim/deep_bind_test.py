@@ -6,7 +6,6 @@ library.
 """
 
 import os
-import subprocess
 import unittest
 
 from hakmem.shim import preloading
@@ -92,26 +91,16 @@ class DeepBindTest(preloading.PreloadCase):
     self.plugins = os.path.join(self.scratch, 'plugins')
     os.mkdir(self.plugins)
 
-  def compile(self, name, text, *options):
-    source = os.path.join(self.scratch, 'source.c')
-    with open(source, 'w', encoding='utf-8') as file:
-      file.write(text)
-    output = os.path.join(self.scratch, name)
-    # The compiler is not to know what malloc() and free() are.
-    subprocess.run(['gcc', '-O1', '-fno-builtin', '-o', output, source,
-                    *options], check=True)
-    return output
-
   def make_program(self):
     shared = ['-shared', '-fPIC']
-    self.compile('plugins/libneeded.so', PART_SOURCE, *shared,
-                 '-DNAME(x)=needed_##x')
-    self.compile('plugins/libplug-in.so', PART_SOURCE, *shared,
-                 '-DNAME(x)=plugin_##x', '-Wl,--no-as-needed',
-                 '-L' + self.plugins, '-lneeded',
-                 '-Wl,--enable-new-dtags,-rpath,$ORIGIN')
-    return self.compile('program', PROGRAM_SOURCE,
-                        '-Wl,--enable-new-dtags,-rpath,$ORIGIN/plugins')
+    self.compile_c('plugins/libneeded.so', PART_SOURCE, *shared,
+                   '-DNAME(x)=needed_##x')
+    self.compile_c('plugins/libplug-in.so', PART_SOURCE, *shared,
+                   '-DNAME(x)=plugin_##x', '-Wl,--no-as-needed',
+                   '-L' + self.plugins, '-lneeded',
+                   '-Wl,--enable-new-dtags,-rpath,$ORIGIN')
+    return self.compile_c('program', PROGRAM_SOURCE,
+                          '-Wl,--enable-new-dtags,-rpath,$ORIGIN/plugins')
 
   def run_program(self, program, preload, **env):
     result = self.run_once(
@@ -141,7 +130,7 @@ class DeepBindTest(preloading.PreloadCase):
     self.assertEqual(found, dict.fromkeys(['plugin', 'needed'], 'libc.so.6'))
 
   def test_all_else_is_as_the_c_library_does_it(self):
-    program = self.compile('program', FLAGS_SOURCE)
+    program = self.compile_c('program', FLAGS_SOURCE)
     lines = self.check('flags', [program]).splitlines()
     self.assertEqual(len(lines), 3, lines)
 

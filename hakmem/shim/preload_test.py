@@ -6,7 +6,6 @@ library, and a Python program for the test of python3.
 
 import os
 import re
-import subprocess
 import sys
 import unittest
 
@@ -133,13 +132,7 @@ for size in 1000, 100000, 3000000, 1000:
                        '&& ./a.out && objdump -d a.out | cksum'])
 
   def test_first_allocation_in_a_sandbox(self):
-    source = os.path.join(self.scratch, 'sandbox.c')
-    program = os.path.join(self.scratch, 'sandbox')
-    with open(source, 'w') as file:
-      file.write(SANDBOX_SOURCE)
-    subprocess.run(['gcc', '-O1', '-fno-builtin', '-o', program, source],
-                   check=True)
-    self.check('first', [program])
+    self.check('first', [self.compile_c('sandbox', SANDBOX_SOURCE)])
 
   def test_sqlite(self):
     self.check_in_use(['sqlite3', '--version'])

@@ -36,6 +36,16 @@ class PreloadCase(unittest.TestCase):
       env['LD_PRELOAD'] = LIBRARY
     return env
 
+  def compile_c(self, name, text, *options):
+    """Compiles a program, or what the options say, in the scratch directory."""
+    output = os.path.join(self.scratch, name)
+    with open(output + '.c', 'w', encoding='utf-8') as file:
+      file.write(text)
+    # The compiler is not to know what malloc() and free() are.
+    subprocess.run(['gcc', '-O1', '-fno-builtin', '-o', output, output + '.c',
+                    *options], check=True)
+    return output
+
   def run_once(self, name, command, stdin, preload, **env):
     """Runs the command in an empty directory of the same name every time."""
     directory = os.path.join(self.scratch, name)
